@@ -41,12 +41,13 @@ from slipway.types import (
     RuleUsed,
     StoreState,
 )
-from slipway.web.answers import AnswerRoutes
+from slipway.web.answers import ASK, AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.cache import CacheRoutes
 from slipway.web.cache_explain import CacheExplainRoutes
-from slipway.web.chat import ChatRoutes
+from slipway.web.chat import CHAT, COMPLETION, ChatRoutes
+from slipway.web.checking import CheckRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
@@ -55,6 +56,7 @@ from slipway.web.health import HealthRoutes
 from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
+from slipway.web.openapi import OpenApiRoutes, described
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
@@ -68,6 +70,7 @@ LOAD_S = 1.0  # between two tries to load budgets while the store is down
 # Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
 # traces and open answers so often that a sixth of a request's time goes into it
 GC_THRESHOLDS = (20_000, 20, 50)
+FAST = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/v1/answers": ASK}
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -86,10 +89,12 @@ class Assembly:
     def __init__(
         self, store: LazyStore, live: LiveSettings, records: LazyRecords | None = None
     ) -> None:
-        self.store, self.traces = store, Traces()
+        self.store = store
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
+        kept = settings.traces
+        self.traces = Traces(self.records.folder / "traces", kept.keep, kept.at_most_bytes)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
@@ -212,6 +217,8 @@ class Assembly:
         self.current.replace(compiled.settings, compiled.pipeline)
         self.telemetry.bound.series = compiled.settings.metrics.series
         self.watch_engines(compiled.settings)
+        kept = compiled.settings.traces
+        self.traces.limit(kept.keep, kept.at_most_bytes)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
@@ -240,6 +247,7 @@ class Assembly:
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
             *self.health_routes().paths(),
+            *CheckRoutes(self.current).paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
@@ -247,7 +255,6 @@ class Assembly:
             *CacheRoutes(
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
-            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
@@ -262,6 +269,7 @@ class Assembly:
             "/v1/completions": chat.complete,
             "/v1/answers": through_asgi(self.answers.ask),
         }
+        paths += OpenApiRoutes(lambda: described(FAST, paths)).paths()
         router = Router(
             paths,
             default=not_found([*(f"POST {path}" for path in fast), *listed(paths)]),
@@ -289,7 +297,7 @@ class Assembly:
         return routes
 
     def trace_routes(self) -> TraceRoutes:
-        return TraceRoutes(self.current, self.traces.find)
+        return TraceRoutes(self.current, self.traces)
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
@@ -306,6 +314,7 @@ class Assembly:
         self.reloading.start()
         self.key_watch.start()
         self.writer.start()
+        self.traces.start()
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
@@ -333,6 +342,7 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.writer.close)
         if self.sampling is not None:
             await self.sampling.stop()

@@ -163,10 +163,9 @@ class Crew:
         """Return what the others know for the metrics, beside what they counted."""
         return msgspec.convert(await self._ask("gauges", None), list[list[GaugeRow]])
 
-    async def find_trace(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
-        """Return the trace of an answer that another worker gave, or None."""
-        found = await self._ask("trace", [answer_id, owner])
-        return next((trace for trace in found if trace is not None), None)
+    async def flush_traces(self) -> None:
+        """Let the others write their latest traces into the files that all of them read."""
+        await self._ask("flush_traces", None)
 
     async def invalidate(self, selection: Selection) -> int:
         """Let the others remove kept answers; return how many they removed."""

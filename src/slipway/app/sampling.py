@@ -7,10 +7,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 
+import msgspec
+
 from slipway.app.stores import LazyRecords
 from slipway.settings import Settings
 from slipway.store import HistoryRow, StoreError, is_local
-from slipway.telemetry.definitions import METRICS
+from slipway.telemetry.definitions import METRICS, MetricDefinition
 from slipway.telemetry.gauges import GaugeRow
 from slipway.telemetry.history import STEPS, GaugeValue, History, SavedHistory
 from slipway.telemetry.metrics import Telemetry
@@ -43,6 +45,16 @@ def gauges_of(telemetry: Telemetry, others: Gauges) -> Iterator[GaugeValue]:
                 yield name, labels, value
 
 
+def with_edges(telemetry: Telemetry) -> dict[str, MetricDefinition]:
+    """Return the metrics with the edges of buckets that the settings add."""
+    return {
+        name: msgspec.structs.replace(metric, buckets=telemetry.edges[name])
+        if metric.buckets
+        else metric
+        for name, metric in METRICS.items()
+    }
+
+
 class Sampling:
     """The background task of `History`. While the store is down, rows wait in memory."""
 
@@ -58,10 +70,22 @@ class Sampling:
         """`others` returns the gauges of the other workers; `baseline` is History's."""
         self.telemetry, self.records, self.others, self.clock = telemetry, records, others, clock
         self.source = source_of(records.settings)
+        self.read = telemetry.read
+        telemetry.read = self._also_read
         self.after: list[Callable[[float], Awaitable[None]]] = []  # called after each sample
         self._others: Gauges = ()
-        self.history = History(telemetry.all_rows, self.gauges, clock=clock, baseline=baseline)
+        self.history = History(
+            telemetry.all_rows,
+            self.gauges,
+            clock=clock,
+            baseline=baseline,
+            metrics=with_edges(telemetry),
+        )
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _also_read(self) -> Iterator[GaugeRow]:
+        yield from self.read()
+        yield "sampled_at", (), self.history.sampled_at
 
     def gauges(self) -> Iterator[GaugeValue]:
         yield from gauges_of(self.telemetry, self._others)

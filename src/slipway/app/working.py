@@ -83,7 +83,7 @@ class WorkerAssembly(Assembly):
         return routes
 
     def trace_routes(self) -> TraceRoutes:
-        return TraceRoutes(self.current, self.traces.find, self.crew.find_trace)
+        return TraceRoutes(self.current, self.traces, self.crew.flush_traces)
 
     @property
     def verbs(self) -> dict[str, Verb]:
@@ -91,7 +91,7 @@ class WorkerAssembly(Assembly):
         return {
             "models": self.tell_models,
             "gauges": self.tell_gauges,
-            "trace": self.tell_trace,
+            "flush_traces": self.flush_traces,
             "invalidate": self.invalidate,
         }
 
@@ -101,9 +101,9 @@ class WorkerAssembly(Assembly):
     async def tell_gauges(self, _: Any) -> Any:
         return self.telemetry.own_gauges()
 
-    async def tell_trace(self, body: Any) -> Any:
-        answer_id, owner = msgspec.convert(body, tuple[str, str | None])
-        return self.traces.find(answer_id, owner)
+    async def flush_traces(self, _: Any) -> None:
+        """Write the traces that another worker is about to read."""
+        await asyncio.to_thread(self.traces.flush)
 
     async def invalidate(self, body: Any) -> int:
         """Remove kept answers that another worker was asked to remove."""

@@ -36,7 +36,8 @@ class AttemptUsage(Record, frozen=True, kw_only=True):
     is_charged: bool = True
 
 
-Charge = Callable[[AttemptUsage], object]
+# -> what the call cost, in picodollars; None if that is unknown
+Charge = Callable[[AttemptUsage], int | None]
 # (candidate, size of the request, seconds to wait at most) -> the id of what was reserved
 Reserve = Callable[[Candidate, RequestSize, float], Awaitable[str]]
 
@@ -127,6 +128,7 @@ class Attempt:
         # The call begins here: waiting for a slot or for money is not part of it
         self.began = True
         self.started_at = began_at = time.monotonic()
+        health.running.count += 1
         self.call_number = health.began(is_retry=self.kind == "retry")
         self._usual = health.first_words if call.stream else health.whole_answers
         words_by, ends_by = candidate.deadlines(began_at, self.context.until, others=others)
@@ -177,6 +179,8 @@ class Attempt:
             return
         self.ended = True
         health, now = self.candidate.health, time.monotonic()
+        if self.began:
+            health.running.count -= 1
         if self._reply is not None:
             self._reply.close()
         if self._holds_slot and health.slots is not None:
@@ -195,8 +199,8 @@ class Attempt:
         if self.began and not isinstance(error, ModelBusy):
             code = error.code if error is not None else CANCELLED if cancelled else None
             self.took = self._took(error, code)
-            self.context.charge(self.took)
-            self.context.emit(self._record(error, CANCELLED if cancelled else None, used=used))
+            cost = self.context.charge(self.took)
+            self.context.emit(self._record(self.took, error, cost, used=used))
 
     def _took(self, error: ProviderError | None, code: str | None) -> AttemptUsage:
         """Return what the call took: as reported, else as counted."""
@@ -286,7 +290,9 @@ class Attempt:
         is_slow = isinstance(error, ProviderSlow) and error.upstream_status is None
         return self._reply is not None or is_slow
 
-    def _record(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
+    def _record(
+        self, took: AttemptUsage, error: ProviderError | None, cost: int | None, *, used: bool
+    ) -> AttemptDone:
         model, now = self.candidate.model, time.monotonic()
         return AttemptDone(
             answer_id=self.context.answer_id,
@@ -295,14 +301,17 @@ class Attempt:
             zone=model.zone,
             role=self.candidate.role,
             kind=self.kind,
-            status=error.upstream_status if error is not None else None if code else 200,
-            error=error.code if error is not None else code,
+            status=error.upstream_status if error is not None else None if took.error else 200,
+            error=took.error,
             why=error.ours if error is not None else None,
             duration_s=now - self.started_at,
             ttft_s=None if self.first_at is None else self.first_at - self.started_at,
             shown_chars=self.shown,
             used=used,
             left_out=self.left_out,
+            usage=took.usage if took.is_charged else None,
+            cost=cost,
+            upstream=took.upstream,
             place=self.index,
             waited_s=self.waited_s,
             opened_breaker=self.opened_breaker,

@@ -58,6 +58,15 @@ class HealthReport(Record, frozen=True, kw_only=True):
     oldest_s: float = 0.0  # how long the oldest of those has waited
 
 
+class RunningCalls:
+    """How many calls a model works on now."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class LimitPause:
     """How long a model that limits our rate is left alone."""
 
@@ -95,6 +104,7 @@ class Health:
         self.first_words: UsualTimes = previous.first_words if previous else UsualTimes()
         self.whole_answers: UsualTimes = previous.whole_answers if previous else UsualTimes()
         self.token_counts: TokenCounts = previous.token_counts if previous else TokenCounts()
+        self.running: RunningCalls = previous.running if previous else RunningCalls()
         self._succeeded_at = -math.inf
         self._probe_loop: asyncio.Task[None] | None = None
         self._probe_task: asyncio.Task[None] | None = None
@@ -253,7 +263,7 @@ class Health:
             rests_s=round(self.limit_pause.until - now, 1)
             if now < self.limit_pause.until
             else None,
-            busy=slots.busy if slots is not None else 0,
+            busy=slots.busy if slots is not None else self.running.count,
             waiting=slots.waiting if slots is not None else 0,
             oldest_s=round(slots.oldest_s(), 3) if slots is not None else 0.0,
         )

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from slipway.settings.alert_checks import check_alerting
 from slipway.settings.tree import (
     GGUF,
     POSTGRES,
@@ -25,9 +26,9 @@ from slipway.settings.tree import (
     Price,
     RulesSettings,
     Settings,
-    share,
     without_password,
 )
+from slipway.settings.values import share
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
@@ -87,12 +88,14 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 class KnownNames(msgspec.Struct, frozen=True, kw_only=True):
     """The names that settings may use: kinds of providers with what each needs, well-known
-    providers, and weights of local models.
+    providers, weights of local models, kinds of notifiers with their fields, and alerts.
     """
 
     kinds: Mapping[str, Needs]
     endpoints: Mapping[str, Endpoint]
     weights: Collection[str] = ()
+    notifiers: Mapping[str, Collection[str]] = {}
+    alerts: Collection[str] = ()
 
     @property
     def runner(self) -> str:
@@ -122,6 +125,7 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
     check_limits(settings, problem)
     check_caches(settings, problem)
     check_listen(settings, problem)
+    check_alerting(settings.slo, settings.alerts, known.notifiers, known.alerts, problem)
     if settings.login is not None:
         names = {*settings.models, *settings.routes, *settings.apps}
         check_login(settings.login, names, problem)

@@ -180,6 +180,45 @@ METRICS = {
         ("app", "model", "outcome"),
         share=12,
     ),
+    "sourced": MetricDefinition(
+        "slipway_sourced_answers",
+        "Answers of apps with documents, rules aside: sourced (they cite a passage), unsourced, or "
+        "abstained (they say that the documents do not answer).",
+        ("app", "outcome"),
+        share=10,
+    ),
+    "fallbacks": MetricDefinition(
+        "slipway_fallback_answers",
+        "Answers that came from a smaller model, an old answer or a quote since a model failed.",
+        ("app", "served_by"),
+        share=10,
+    ),
+    "notifications": MetricDefinition(
+        "slipway_notifications",
+        "Messages about alerts, by the notifier of `alerts.notify` and outcome: sent or failed.",
+        ("notifier", "outcome"),
+    ),
+    "spend_month": MetricDefinition(
+        "slipway_spend_month_usd",
+        "USD that the ledger has for this month (UTC), read once a minute.",
+        (),
+        is_gauge=True,
+        joined="max",
+    ),
+    "spend_forecast": MetricDefinition(
+        "slipway_spend_forecast_usd",
+        "USD that this month will cost if the rest of it costs as much as the last days did.",
+        (),
+        is_gauge=True,
+        joined="max",
+    ),
+    "sampled_at": MetricDefinition(
+        "slipway_sampled_timestamp_seconds",
+        "When the metrics were last sampled for alerts and plots, in seconds since the epoch.",
+        (),
+        is_gauge=True,
+        joined="max",
+    ),
     "rules": MetricDefinition(
         "slipway_rule_hits",
         "Questions that a rule recognised, by how: a full question, a pattern or an intent. "
@@ -237,7 +276,7 @@ METRICS = {
     ),
     "model_calls": MetricDefinition(
         "slipway_model_calls",
-        "Calls to a model with a limit: `running`, or `waiting` in the queue.",
+        "Calls to a model: `running`, or `waiting` in the queue of one with a limit.",
         ("model", "state"),
         is_gauge=True,
         share=12,

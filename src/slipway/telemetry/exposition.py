@@ -1,6 +1,6 @@
 """Write the metrics in the exposition formats of Prometheus, when they are scraped."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ class Scrape:
     """The collector of one scrape: metric families, as Prometheus' client library expects them.
 
     `edges` are the edges of the buckets, `sums` what was counted and `gauges` what was read, all by
-    metric. With `names`, only rows of these apps, routes and models are written.
+    metric. With `names`, only rows of these apps, routes and models are written. `also` is written
+    behind them.
     """
 
     def __init__(
@@ -24,8 +25,10 @@ class Scrape:
         sums: Sums,
         gauges: Mapping[str, Mapping[Labels, float]],
         names: Set[str] | None,
+        also: Iterable[Any] = (),
     ) -> None:
         self.edges, self.sums, self.gauges, self.names = edges, sums, gauges, names
+        self.also = also
 
     def collect(self) -> Iterator[Any]:
         """Yield the metric families."""
@@ -37,6 +40,7 @@ class Scrape:
                 yield self.family(metric, values)
             elif values := self.read(key):
                 yield self.family(metric, values)
+        yield from self.also
 
     def read(self, key: str) -> dict[Labels, float]:
         """Return the values of a metric that is read."""
@@ -80,8 +84,11 @@ def written(scrape: Scrape, accept: str) -> tuple[bytes, str]:
     """Return the exposition text in the format that `accept` asks for, and its content type."""
     from prometheus_client import CollectorRegistry  # imported by the first scrape: it is heavy
     from prometheus_client.exposition import choose_encoder
+    from prometheus_client.openmetrics.exposition import ALLOWUTF8
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(scrape)
-    encode, kind = choose_encoder(accept)
-    return encode(registry), kind
+    found = choose_encoder(accept)
+    encode: Any = found[0]
+    # All our names are valid as they are; the client library would replace the colon of `vllm:…`
+    return encode(registry, escaping=ALLOWUTF8), found[1]

@@ -42,9 +42,9 @@ def model_gauges(models: Mapping[str, ModelState]) -> Iterator[GaugeRow]:
     for name, model in worst_first:
         for state in STATES:
             yield "model_state", (name, state), int(model.state == state)
-        if model.running is not None:
-            yield "model_calls", (name, "running"), model.running
-            yield "model_calls", (name, "waiting"), model.waiting or 0
+        yield "model_calls", (name, "running"), model.running
+        if model.waiting is not None:
+            yield "model_calls", (name, "waiting"), model.waiting
             yield "queue_oldest", (name,), model.oldest_s or 0.0
 
 

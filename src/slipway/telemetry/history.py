@@ -381,6 +381,13 @@ class History:
                 found[labels] = value
         return found
 
+    def is_there(self, metric: str, where: Where = NOWHERE, now: float | None = None) -> bool:
+        """Return whether a counter had counted anything by then."""
+        when = self.clock() if now is None else now
+        return any(
+            any(track.at(when, self.sampled_at)) for _, track in self._chosen(metric, (), where)
+        )
+
     def gauge(
         self,
         metric: str,

@@ -16,6 +16,7 @@ from slipway.ledger import LedgerRow
 from slipway.prices import PICO
 from slipway.routing import Health
 from slipway.telemetry.bounds import SERIES, SeriesBound
+from slipway.telemetry.compatible import families
 from slipway.telemetry.definitions import METRICS, TOKENS, Labels
 from slipway.telemetry.exposition import Scrape, written
 from slipway.telemetry.gauges import GaugeRow, GaugeSums, joined_gauges, own_gauges
@@ -42,6 +43,7 @@ from slipway.types import (
 )
 
 log = logging.getLogger("slipway")
+FALLBACKS = ("smaller", "stale")  # a quote is one only if a model failed
 REFRESH = "refresh"  # the endpoint of answers that are written again in the background
 OPERATION = "chat"  # what all calls are, in OpenTelemetry's words
 KINDS = 5000  # of answers and calls whose rows are remembered: changed settings bring new names
@@ -241,6 +243,10 @@ class Telemetry:
             rows.answers[0] += 1
             if a.cache is not None or a.saved is not None:
                 self.count_cache(a)
+            if a.error is None and (a.served_by in FALLBACKS or a.degraded):
+                self.count("fallbacks", (a.app, a.served_by or ""))
+            if a.error is None and a.sourced is not None:
+                self.count("sourced", (a.app, a.sourced))
         rows.duration[bisect_left(self._durations, a.duration_s)] += 1
         rows.duration[-1] += a.duration_s
         usage = a.usage
@@ -385,7 +391,7 @@ class Telemetry:
             shown, limited = health.report(), health.slots is not None
             states[name] = ModelState(
                 state=shown.state,
-                running=shown.busy if limited else None,
+                running=shown.busy,
                 waiting=shown.waiting if limited else None,
                 oldest_s=shown.oldest_s if limited else None,
             )
@@ -396,10 +402,13 @@ class Telemetry:
         accept: str,
         names: Set[str] | None = None,
         others: Iterable[Sequence[GaugeRow]] = (),
+        compatible: Sequence[str] = (),
     ) -> tuple[bytes, str]:
         """Return the exposition text in the format that `accept` asks for, and its content type.
 
         With `names`, only rows of these apps, routes and models are written. `others` is that of
-        `gauges`.
+        `gauges`. `compatible` names the products under whose names they are written, too.
         """
-        return written(Scrape(self.edges, self.sums(), self.gauges(others), names), accept)
+        sums, gauges = self.sums(), self.gauges(others)
+        also = families(compatible, self.edges, sums, gauges, names)
+        return written(Scrape(self.edges, sums, gauges, names, also), accept)

@@ -15,8 +15,13 @@ from slipway.telemetry.gauges import GaugeRow
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.model_states import BAD, ModelState
 from slipway.types import Asker
+from slipway.web.descriptions import OBJECT, TEXT, WHOLE, Operation, fields, one_of
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
+
+READY = fields(
+    status=one_of("ready", "starting"), state=one_of("ok", "degraded"), models=WHOLE, health=OBJECT
+)
 
 
 class Workers(Protocol):
@@ -107,15 +112,41 @@ class HealthRoutes:
         asker: Asker = request.scope["slipway.asker"]
         await self.before_scrape()
         others = () if self.workers is None else await self.workers.gauges()
-        text, kind = self.telemetry.render(request.headers.get("accept", ""), asker.apps, others)
+        accept, settings = request.headers.get("accept", ""), self.current.settings.metrics
+        text, kind = self.telemetry.render(accept, asker.apps, others, settings.compatible)
         return Response(text, media_type=kind)
 
     def paths(self) -> list[ApiRoute]:
         """Return the routes."""
         return [
-            ApiRoute("/healthz", self.healthz, methods=["GET"]),
-            ApiRoute("/readyz", self.readyz, methods=["GET"]),
-            ApiRoute("/metrics", self.metrics, methods=["GET"]),
+            ApiRoute(
+                "/healthz",
+                self.healthz,
+                methods=["GET"],
+                does=Operation(
+                    about="whether the process is alive", returns=fields(status=one_of("ok"))
+                ),
+            ),
+            ApiRoute(
+                "/readyz",
+                self.readyz,
+                methods=["GET"],
+                does=Operation(
+                    about="whether something can answer, and what is degraded",
+                    returns=READY,
+                    also={503: READY},
+                ),
+            ),
+            ApiRoute(
+                "/metrics",
+                self.metrics,
+                methods=["GET"],
+                does=Operation(
+                    about="metrics for Prometheus",
+                    sends=("text/plain", "application/openmetrics-text"),
+                    returns=TEXT,
+                ),
+            ),
         ]
 
 
