@@ -239,6 +239,7 @@ def settings_of(mock: MockServer, folder: Path, *names: str) -> dict[str, Any]:
         **models(mock.url, "mock-model", "say-1500", *names),
         "apps": {"tea": {"knowledge": str(folder / "tea.md"), "route": "mock-model"}},
         "embedding": "none",
+        "slo": {"ttft_p95": "3s"},
     }
 
 
@@ -357,6 +358,27 @@ def test_changed_settings_apply_in_all_workers_or_in_none(site: Site) -> None:
         reloads = site.workers.to(worker).get("/metrics").text
         assert total(reloads, 'slipway_settings_reloads_total{outcome="applied"}') == 2
         assert total(reloads, 'slipway_settings_reloads_total{outcome="refused"}') == 1
+
+
+def test_a_new_objective_leaves_the_buckets_of_all_workers_alike(site: Site) -> None:
+    until(lambda: site.workers.counts()["running"] == 2)
+    said, settings = site.log.count("an edge at 4 s"), settings_of(site.mock, site.file.parent)
+    site.save({**settings, "slo": {"ttft_p95": "4s"}})
+    until(lambda: site.log.count("an edge at 4 s") > said)
+    site.workers.kill(2)
+    body = {"model": "mock-model", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    for worker in (1, 2):
+        reply = site.workers.to(worker).post("/v1/chat/completions", json=body)
+        assert "data: [DONE]" in reply.text
+    for worker in (1, 2):
+        text = site.workers.to(worker).get("/metrics").text
+        start = "gen_ai_server_time_to_first_token_seconds"
+        assert 'le="3.0"' in text
+        assert 'le="4.0"' not in text
+        streamed = total(text, f"{start}_count")
+        assert streamed >= 2
+        inf = [each for each in text.splitlines() if start in each and 'le="+Inf"' in each]
+        assert sum(float(each.split()[-1]) for each in inf) == streamed
 
 
 def test_a_change_that_comes_while_the_first_worker_is_dead_is_applied(site: Site) -> None:
