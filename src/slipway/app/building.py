@@ -226,6 +226,7 @@ class Assembly:
         self.current.replace(compiled.settings, compiled.pipeline)
         self.observing.apply(compiled.settings)
         self.telemetry.bound.series = compiled.settings.metrics.series
+        self.check_edges(compiled.settings)
         self.watch_engines(compiled.settings)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
@@ -241,6 +242,18 @@ class Assembly:
         """Load what earlier answers taught of the models' pace; only documents open a store."""
         if has_knowledge(self.current.settings):
             self.carried.pace.keep()
+
+    def check_edges(self, settings: Settings) -> None:
+        """Say if the buckets of the metrics have no edge at the objectives: buckets stay as they
+        are.
+        """
+        for metric, edges in edges_of(settings).items():
+            if not set(edges) <= set(self.telemetry.edges[metric]):
+                log.info(
+                    "slo.%s_p95: from the next start on, the metrics have an edge at %g s; until "
+                    "then the share of answers within it is estimated",
+                    *(metric, edges[0]),
+                )
 
     def watch_engines(self, settings: Settings) -> None:
         """Read the metrics of the servers of these models from now on."""

@@ -198,6 +198,9 @@ class FollowerAssembly(WorkerAssembly):
             synchronizers={},
         )
 
+    def check_edges(self, settings: Settings) -> None:
+        """Say nothing: the first worker does."""
+
     def watch_engines(self, settings: Settings) -> None:
         """Watch nothing, like `read_metrics`."""
 
