@@ -45,6 +45,7 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "listen": "`listen` says where and to whom the server listens",
     "limits": "`limits` says how much one client may ask of the server",
     "cache": "`cache` limits what kept answers take, and keeps those of bare models",
+    "log": "`log` says what is logged of each request",
     "otlp": "`otlp` sends spans to a collector",
     "metrics": "`metrics` says how much is measured",
     "traces": "`traces` says how long it is known what happened to each answer",

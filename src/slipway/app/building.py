@@ -43,6 +43,7 @@ from slipway.types import (
     RuleUsed,
     StoreState,
 )
+from slipway.web.access_notes import AccessNotes
 from slipway.web.alerts import AlertRoutes
 from slipway.web.answers import ASK, AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
@@ -166,7 +167,7 @@ class Assembly:
         self.telemetry.emit(record)
         if isinstance(record, FeedbackGiven) and record.helpful is False:
             self.carried.cache.disliked(record.answer)
-        self.traces.emit(record)
+        self.observing.emit(record)
         if isinstance(record, RuleUsed):
             self.writer.add(record)
         if isinstance(record, AttemptDone) and record.error is not None:
@@ -304,7 +305,13 @@ class Assembly:
         )
         guard = self.guard(fast, router)
         guard.shutdown.stop_answers = self.answers.runs.stop
+        self.log_requests(guard)
         return guard
+
+    def log_requests(self, guard: Guard) -> None:
+        """Log each request, if the settings want it."""
+        if self.observing.access is not None:
+            guard.access = AccessNotes(self.observing.access)
 
     def store_state(self) -> StoreState:
         """Return how the store is, as rows and keys find it."""

@@ -226,7 +226,9 @@ class FollowerAssembly(WorkerAssembly):
         paths = [*health.paths(), *self.trace_routes().paths(), *page_paths(self.current)]
         fast = {"/v1/chat/completions": chat.chat, "/v1/completions": chat.complete}
         router = Router(paths, default=pass_on, lifespan=self.lifespan, redirect_slashes=False)
-        return FollowerGuard(self.current, fast, router, self.relay)
+        guard = FollowerGuard(self.current, fast, router, self.relay)
+        self.log_requests(guard)
+        return guard
 
     # settings
 

@@ -299,6 +299,26 @@ class TraceSettings(Branch, frozen=True, kw_only=True):
         return int(self.at_most_mb * 1024 * 1024)
 
 
+class LogSettings(Branch, frozen=True, kw_only=True):
+    """What is logged of each request."""
+
+    shorthand: ClassVar[str | None] = "format"
+    format: Annotated[
+        Literal["text", "json"],
+        Meta(
+            description="`json` writes a line of JSON for each request to the standard output, and "
+            "messages as lines of JSON to the standard error output"
+        ),
+    ] = "text"
+    content: Annotated[
+        bool,
+        Meta(
+            description="for debugging: log what was asked and answered as well, without keys, "
+            "e-mail addresses, phone and card numbers"
+        ),
+    ] = False
+
+
 class OtlpSettings(Branch, frozen=True, kw_only=True):
     """A collector that gets our spans by OpenTelemetry's protocol over HTTP."""
 
@@ -758,6 +778,7 @@ class Settings(Branch, frozen=True, kw_only=True):
     traces: Annotated[
         TraceSettings, Meta(description="how long, and in how much space, traces are kept")
     ] = TraceSettings()
+    log: Annotated[LogSettings, Meta(description="what is logged of each request")] = LogSettings()
     otlp: Annotated[
         OtlpSettings | None,
         Meta(description="where spans are sent to (OpenTelemetry). Default: nowhere"),

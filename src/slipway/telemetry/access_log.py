@@ -50,7 +50,7 @@ class RequestSeen(Record, frozen=True, kw_only=True, gc=False):
     ref: str | None
     tenant: str | None
     key: str | None  # identifies it without revealing it
-    client: str | None = None
+    error: str | None = None  # its code
     body: bytes | None = None
     said: Sequence[bytes] = ()
 
@@ -145,7 +145,7 @@ class AccessLog:
             "duration_s": round(request.duration_s, 6),
             "tenant": request.tenant,
             "key": request.key,
-            "client": request.client,
+            "error": request.error,
         }
         if answer is not None:
             line |= facts_of(answer)

@@ -49,7 +49,10 @@ def said_in(parts: Sequence[bytes], redact: Redact) -> Any:
 
 def texts_in(stream: bytes) -> Iterator[str]:
     """Yield the texts of a stream's events, of OpenAI's chunks and of ours."""
+    name = ""
     for line in stream.decode("utf-8", "replace").splitlines():
+        if line.startswith("event:"):
+            name = line[6:].strip()
         if not line.startswith("data:"):
             continue
         try:
@@ -57,11 +60,11 @@ def texts_in(stream: bytes) -> Iterator[str]:
         except msgspec.MsgspecError:
             continue
         if isinstance(event, dict):
-            yield from texts_of(event)
+            yield from texts_of(event, is_delta=name == "delta")
 
 
-def texts_of(event: dict[str, Any]) -> Iterator[str]:
-    if isinstance(event.get("text"), str) and "section" in event:
+def texts_of(event: dict[str, Any], *, is_delta: bool) -> Iterator[str]:
+    if is_delta and isinstance(event.get("text"), str):
         yield event["text"]
     for choice in event.get("choices") or ():
         delta = choice.get("delta") if isinstance(choice, dict) else None

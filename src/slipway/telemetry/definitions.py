@@ -107,6 +107,11 @@ COUNTED = {
         "Records of answers and calls that are in no trace, because the disk could not be written.",
         (),
     ),
+    "log_lost": MetricDefinition(
+        "slipway_log_lost_lines",
+        "Requests that are missing in the access log, because the standard output was not read.",
+        (),
+    ),
     "otlp_dropped": MetricDefinition(
         "slipway_otlp_dropped_records",
         "Records of answers and calls that the collector of `otlp` did not take in time.",

@@ -14,13 +14,13 @@ _KEYS = (
     r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?",  # JSON Web Tokens
     r"\b(?:sk|pk|rk|ak|sw|key|api|token|secret|hf|glpat|npm|pypi|xox[a-z]|gh[pousr])[-_][\w-]{6,}",
     r"\b(?:AKIA|ASIA|AIza|ya29)[\w.-]{12,}",
-    # any long word with both letters and digits: ids of ours are hexadecimal behind `ans-`
-    r"(?<![\w-])(?=[A-Za-z_+/=-]*\d)(?=[\d_+/=-]*[A-Za-z])[A-Za-z0-9_+/=-]{32,}",
+    # any long word with both letters and digits, except ids of ours and of OpenAI's protocol
+    r"(?<![\w-])(?!(?:ans|ref|chatcmpl|call|file|batch)-)(?=[A-Za-z_+/=-]*\d)(?=[\d_+/=-]*[A-Za-z])[A-Za-z0-9_+/=-]{32,}",
 )
 _PASSWORD = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
-_KEY = re.compile("|".join(_KEYS))
-_EMAIL = re.compile(r"[\w.%+'-]{1,64}@[\w-]+(?:\.[\w-]+)+")
-_DIGITS = re.compile(r"(?<![\w.])[+(]?\d(?:[ ().\u00a0/-]{0,2}\d){7,21}(?![\w])")
+_KEY = re.compile("|".join(_KEYS), re.ASCII)  # Chinese text may touch a key
+_EMAIL = re.compile(r"[A-Za-z0-9_.%+'-]{1,64}@[\w-]+(?:\.[\w-]+)+")
+_DIGITS = re.compile(r"(?<![A-Za-z0-9_.])[+(]?\d(?:[ ().\u00a0/-]{0,2}\d){7,21}(?![A-Za-z0-9_])")
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}\Z|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}\Z")
 CARD_DIGITS, PHONE_DIGITS = range(13, 20), range(8, 16)
 

@@ -33,6 +33,7 @@ from slipway.login.sessions import Sealer
 from slipway.providers import encode_json
 from slipway.settings import Settings, is_loopback, share
 from slipway.types import Asker, Language, new_id
+from slipway.web.access_notes import AccessNotes, template_of
 from slipway.web.asgi import (
     AsgiApp,
     Receive,
@@ -154,6 +155,7 @@ class Guard:
         self.direct = {path.encode(): path for path in fast if path in CHAT}
         self.direct |= {path.removeprefix("/v1").encode(): path for path in fast if path in CHAT}
         self.shutdown = Shutdown(current)
+        self.access: AccessNotes | None = None  # None if requests are not logged
         self._prepare(current.settings)
 
     @property
@@ -180,6 +182,8 @@ class Guard:
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer a request, whatever happens."""
+        if self.access is not None:
+            self.access.begin(exchange)
         try:
             handler = self.check(exchange)
             if handler is not None:
@@ -199,6 +203,8 @@ class Guard:
             await self.reject(exchange, InternalError.of(error))
         finally:
             exchange.close()
+            if self.access is not None:
+                self.access.end(exchange)
 
     def check(self, exchange: Exchange) -> Handler | None:
         """Check a request and return its handler; None if it is answered already."""
@@ -253,11 +259,12 @@ class Guard:
         that has begun, the closed connection is the only sign.
         """
         language = language_of(exchange.headers)
+        exchange.error = type(error).code
         writer = exchange.writer
         if writer is not None and writer.streamed:
             await writer.fail(error, language)
             return
-        ref = ref_of(exchange) or new_id("ref")
+        ref = exchange.ref = ref_of(exchange) or new_id("ref")
         if error.status >= 500:
             log.warning("%s: %s (%s)", ref, error.what, error.code)
         else:  # the message may quote the request, which stays out of the log
@@ -265,7 +272,7 @@ class Guard:
                 "%s: %s %r was rejected: %d (%s)",
                 ref,
                 exchange.method,
-                exchange.path[:100],
+                template_of(exchange)[:100],
                 error.status,
                 type(error).code,
             )
@@ -391,6 +398,8 @@ class Guard:
         body = await self.whole_body(exchange, limit_mb)
         if len(body) > SIMPLE_BODY:
             check_complexity(body)
+        if exchange.said is not None:
+            exchange.sent_body = body
         return body
 
     async def whole_body(self, exchange: Exchange, limit_mb: float) -> bytes:
