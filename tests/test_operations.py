@@ -12,7 +12,7 @@ from past_traffic import past_answers
 from slipway.errors import SlipwayError
 from slipway.telemetry.history import History
 from slipway.telemetry.metrics import CODES, Telemetry
-from slipway.telemetry.service import Goals, ServiceReports, Verdict, blame
+from slipway.telemetry.service import ServiceReports, Verdict, blame
 from slipway.types import AnswerDone
 from slipway.web.operations import KeptParts
 
@@ -40,7 +40,7 @@ class PastMinutes:
         self.telemetry, self.now = Telemetry(lambda: 0), NOW
         self.history = History(self.telemetry.all_rows, clock=lambda: self.now)
         self.history.sample(self.now)
-        self.reports = ServiceReports(self.history, Goals, lambda: self.now)
+        self.reports = ServiceReports(self.history)
 
     def answers(self, count: int, **fields: Any) -> None:
         for _ in range(count):
@@ -177,7 +177,7 @@ def test_a_report_counts_every_answer_once() -> None:
             telemetry.spend(row)
     history.sample(until)
     zones = {"qwen-plus": "cn-beijing", "idle": "nowhere"}
-    report = ServiceReports(history, Goals, lambda: until).report("hour", zones)
+    report = ServiceReports(history).report("hour", zones)
     failed = sum(each.done.error is not None for each in answers)
     assert report["totals"]["answers"] == 400
     assert report["totals"]["failed"] == failed
@@ -215,6 +215,19 @@ def test_pages_that_ask_together_are_answered_from_one_computation() -> None:
 
     assert asyncio.run(ask()) == [7] * 10
     assert len(computed) == 1
+
+
+def test_a_part_of_an_older_version_is_computed_again() -> None:
+    results = iter((1, 2, 3))
+
+    async def ask() -> list[int]:
+        kept = KeptParts()
+        return [
+            await kept.get("numbers", 60.0, lambda: next(results), version)
+            for version in (1.0, 1.0, 2.0)
+        ]
+
+    assert asyncio.run(ask()) == [1, 1, 2]
 
 
 def test_a_part_that_failed_is_computed_again() -> None:

@@ -4,7 +4,6 @@ An answer has failed if Slipway or a provider is to blame. A request that a clie
 of its key, and a client that left are counted apart.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Literal
@@ -93,24 +92,24 @@ def _classes(base: type[SlipwayError]) -> Iterable[type[SlipwayError]]:
 
 
 class ServiceReports:
-    """Answers what the operations page asks about a time that ends now."""
+    """Answers what the operations page asks about a time that ends with the latest sample."""
 
-    def __init__(
-        self,
-        history: History,
-        goals: Callable[[], Goals] = Goals,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.history, self.goals, self.clock = history, goals, clock
+    def __init__(self, history: History, goals: Callable[[], Goals] = Goals) -> None:
+        self.history, self.goals = history, goals
+
+    @property
+    def version(self) -> float:
+        """Return what changes with the numbers: when the metrics were sampled."""
+        return self.history.sampled_at
 
     def report(self, window: str, zones: Mapping[str, str]) -> dict[str, Any]:
         """Return all numbers of a window. `zones` is each model's zone."""
-        now, span_s = self.clock(), WINDOWS[window]
+        now, span_s = self.version, WINDOWS[window]
         counted = Counted(self.history, span_s, now)
         return {
             "window": window,
             "window_s": span_s,
-            "at": now,
+            "sampled_at": now,
             "goals": self.goals(),
             "totals": counted.totals(),
             "series": self.series(window, now),
@@ -164,7 +163,7 @@ class ServiceReports:
         `states` are the breakers of the models, `store` says why the store is down, `lost` counts
         rows that it lost, `spent` is the used share of each budget, `firing` names the alerts.
         """
-        counted = Counted(self.history, RECENT_S, self.clock())
+        counted = Counted(self.history, RECENT_S, self.version)
         totals = counted.totals()
         p95 = totals["ttft"]["p95"]
         reasons = [

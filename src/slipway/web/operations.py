@@ -2,14 +2,15 @@
 
 The page asks again every few seconds rather than holding a stream open: that survives proxies and
 sleeping laptops, and each part of the reply is computed at most once in its time for all pages that
-are open. What blocks runs in threads; what takes long is kept longer, so that a page never takes
-more than a few percent of a processor.
+are open: numbers once for each sample of the metrics, money less often the longer the window. What
+blocks runs in threads; what takes long is kept longer, so that pages never take more than a few
+percent of a processor.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -40,8 +41,10 @@ from slipway.web.routes import ApiRoute
 from slipway.web.spending import shown
 from slipway.web.traces import TraceSource
 
-NUMBERS_S, MONEY_S, DOCUMENTS_S = 2.0, 10.0, 10.0  # how long a part of the reply is kept
-SHARE = 0.05  # of a processor that computing one part may take
+# How long a part of the reply is kept; numbers until the next sample
+NUMBERS_S, RECENT_S, DOCUMENTS_S = 60.0, 4.0, 15.0
+MONEY_S = {"now": 10.0, "hour": 10.0, "day": 30.0, "week": 60.0}
+SHARE = 0.02  # of a processor that computing one part may take
 MOST_KEPT = 200  # parts of all windows and askers
 GROUPINGS: tuple[Grouping, ...] = ("app", "key", "tenant", "model")
 MOST_ROWS = 100  # of a table
@@ -53,36 +56,54 @@ SHOWN_ALERTS = ("firing", "pending")
 Alerts = Callable[[], Mapping[str, Any]]  # what `GET /v1/alerts` returns
 
 
+class KeptPart(NamedTuple):
+    version: float
+    until: float  # monotonic
+    task: asyncio.Task[Any]
+
+
 class KeptParts:
     """Parts of replies, each computed once for all who ask at the same time, and kept for a while."""
 
     def __init__(self) -> None:
-        self._parts: dict[Any, tuple[float, asyncio.Task[Any]]] = {}
+        self._parts: dict[Any, KeptPart] = {}
 
-    async def get(self, key: Any, keep_s: float, compute: Callable[[], Part]) -> Part:
-        """Return what `compute` returns, which is called in a thread."""
-        until, task = self._parts.get(key, (0.0, None))
-        if task is None or (task.done() and (time.monotonic() >= until or has_failed(task))):
+    async def get(
+        self, key: Any, keep_s: float, compute: Callable[[], Part], version: float = 0.0
+    ) -> Part:
+        """Return what `compute` returns, which is called in a thread; a part of another version is
+        not kept.
+        """
+        known = self._parts.get(key)
+        if known is None or is_over(known, version):
             if len(self._parts) >= MOST_KEPT:
                 self._parts.clear()
-            task = asyncio.create_task(self._compute(key, keep_s, compute))
-            self._parts[key] = (time.monotonic() + keep_s, task)
+            task = asyncio.create_task(self._compute(key, keep_s, compute, version))
+            known = self._parts[key] = KeptPart(version, time.monotonic() + keep_s, task)
         # one who leaves must not cancel what others wait for
-        found: Part = await asyncio.shield(task)
+        found: Part = await asyncio.shield(known.task)
         return found
 
-    async def _compute(self, key: Any, keep_s: float, compute: Callable[[], Part]) -> Part:
+    async def _compute(
+        self, key: Any, keep_s: float, compute: Callable[[], Part], version: float
+    ) -> Part:
         began = time.monotonic()
         found = await asyncio.to_thread(compute)
-        now = time.monotonic()
-        task = asyncio.current_task()
-        if task is not None and self._parts.get(key, (0.0, None))[1] is task:
-            self._parts[key] = (now + max(keep_s, (now - began) / SHARE), task)
+        now, known = time.monotonic(), self._parts.get(key)
+        if known is not None and known.task is asyncio.current_task():
+            until = now + max(keep_s, (now - began) / SHARE)
+            self._parts[key] = KeptPart(version, until, known.task)
         return found
 
 
-def has_failed(task: asyncio.Task[Any]) -> bool:
-    return task.cancelled() or task.exception() is not None
+def is_over(known: KeptPart, version: float) -> bool:
+    """Return whether a part must be computed again: it is too old, or could not be computed."""
+    task = known.task
+    if not task.done():
+        return False
+    if task.cancelled() or task.exception() is not None:
+        return True
+    return known.version != version or time.monotonic() >= known.until
 
 
 class OperationsRoutes:
@@ -123,26 +144,24 @@ class OperationsRoutes:
             for budget in limit.budgets
             if budget.cap
         }
-        numbers, verdict, money, votes, documents, recent = await asyncio.gather(
-            self.kept.get(
-                ("numbers", window), NUMBERS_S, lambda: self.service.report(window, zones)
+        version, keep = self.service.version, self.kept.get
+        numbers, money, votes, documents, recent = await asyncio.gather(
+            keep(
+                ("numbers", window), NUMBERS_S, lambda: self.service.report(window, zones), version
             ),
-            self.kept.get(
-                "verdict",
-                NUMBERS_S,
-                lambda: self.service.verdict(states, store.reason, store.lost, spent, firing),
-            ),
-            self.kept.get(("money", window), MONEY_S, lambda: self.money(window)),
-            self.kept.get(("feedback", window), MONEY_S, lambda: self.feedback(window)),
-            self.kept.get(("documents", asker.owner), DOCUMENTS_S, lambda: self.documents(asker)),
-            self.kept.get("recent", NUMBERS_S, self.recent),
+            keep(("money", window), MONEY_S[window], lambda: self.money(window)),
+            keep(("feedback", window), MONEY_S["now"], lambda: self.feedback(window)),
+            keep(("documents", asker.owner), DOCUMENTS_S, lambda: self.documents(asker)),
+            keep("recent", RECENT_S, self.recent),
         )
+        verdict = self.service.verdict(states, store.reason, store.lost, spent, firing)
         models = [with_health(row, health.get(row["model"])) for row in numbers["models"]]
         totals = {**numbers["totals"], **money["tokens"]}
         return reply(
             {
                 **numbers,
                 "object": "operations",
+                "at": time.time(),
                 "verdict": verdict,
                 "now": self.now(health, store),
                 "totals": totals,
@@ -193,7 +212,7 @@ class OperationsRoutes:
         which = LedgerFilter(since=time.time() - WINDOWS[window])
         try:
             records = self.records()
-            found = {by: records.ledger.sums(by, which) for by in GROUPINGS}
+            found = records.ledger.sums_by(GROUPINGS, which)
             names = names_of(records)
         except StoreError as error:
             return {"by": {by: [] for by in GROUPINGS}, "tokens": {}, "error": str(error)}
