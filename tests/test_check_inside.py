@@ -96,7 +96,7 @@ def test_what_a_deployment_lacks_is_named(tmp_path: Path, mock: MockServer) -> N
         ("keys", "amber", "No key may manage keys", "slipway keys create"),
         ("limits", "amber", "No limit is set", "usd_per_month"),
         ("prices", "amber", "The price of small is unknown", "price:"),
-        ("weights", "amber", "searched by words only", "slipway weights pull minilm"),
+        ("weights", "amber", "words only", "slipway weights pull minilm"),
         ("open files", "red", "files may be open", "LimitNOFILE=4000200"),
         ("memory", "red", "may be needed", "cache.memory_mb"),
         ("cores", "amber", "64 workers", "workers:"),
@@ -149,6 +149,15 @@ def test_endpoints_show_certificates_that_end_and_a_wrong_clock(
     assert found.one("certificates")["facts"]["days"] <= 2
     assert "differs" in found.one("clock")["says"]
     assert -3610 < found.one("clock")["facts"]["apart_s"] < -3590
+
+
+def test_a_store_that_is_down_is_red_and_named_once(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    found = Found(tmp_path, {"store": "postgresql://me:${CLIENT_KEY}@127.0.0.1:9/records"})
+    assert (found.done.returncode, found.one("store")["state"]) == (1, "red")
+    assert "cannot be used now" in found.one("store")["says"]
+    assert found.one("keys")["state"] == "skipped"
+    assert "bug" not in found.done.stdout
 
 
 def test_endpoints_that_hang_are_waited_for_together(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ NGINX = {
     "first nginx": "proxy_pass http://127.0.0.1:{port}; proxy_set_header Connection ''; "
     f"proxy_set_header Authorization 'Bearer {KEY}'; client_max_body_size 64m;",
     "no server": "proxy_pass http://127.0.0.1:9;",
+    "redirects": "return 301 https://localhost$request_uri;",
     "another name": "proxy_pass http://127.0.0.1:{port}; proxy_set_header Host evil.example;",
     "ignores clients that leave": "proxy_pass http://127.0.0.1:{port}; proxy_http_version 1.1; "
     "proxy_set_header Host $http_host; proxy_ignore_client_abort on; client_max_body_size 64m;",
@@ -247,6 +248,7 @@ def test_a_misconfiguration_is_named_with_its_fix(
         ("wrong key", "does not accept this key", "Correct --key"),
         ("no key", "asks for a key", "--key KEY"),
         ("nginx no server", "The proxy answers 502 through nginx", "Check that Slipway runs"),
+        ("nginx redirects", "It redirects to https://localhost/v1/check", "Check that address"),
         ("nginx another name", "`evil.example`", "nginx: set `proxy_set_header Host $http_host`"),
     ],
 )
@@ -265,6 +267,9 @@ def test_what_cannot_be_checked_says_why(
         (["--url", "ftp://example.com"], "--url: `ftp://example.com` is not an address"),
         (["--url", "example.com"], "write https://HOST"),
         (["--url", "http://a:99999"], "has no valid port"),
+        (["--url", "https://münchen.example"], "write its ASCII form"),
+        (["--url", "https://example.com", "--paid"], "--paid has no effect here"),
+        (["--silence", "30s"], "--silence has no effect here, since --url is missing"),
         (["--url", "http://me:hush@example.com"], "without user"),
         (["--url", "https://example.com?key=1"], "the key is for --key"),
         (["--url", "https://example.com", "--ca", "nowhere.pem"], "there is no such file"),
