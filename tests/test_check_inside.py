@@ -2,15 +2,22 @@
 
 import json
 import re
+import shutil
+import socket
 import sqlite3
+import ssl
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from processes import mocking, run, serving
+from redis_server import RedisServer
 from slipway.providers.mock import MockServer
 from waiting import until
 
@@ -21,10 +28,12 @@ CLIENT = "client-key-that-nobody-shows"
 class Found:
     """The rows of `slipway check --json` by name, and how the command ended."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any], *args: str) -> None:
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], *args: str, env: dict[str, str] | None = None
+    ) -> None:
         (folder / "slipway.yaml").write_text(json.dumps({"listen": {"port": 0}, **settings}))
-        env = {"PROVIDER_KEY": SECRET, "CLIENT_KEY": CLIENT}
-        self.done = run("check", "--json", *args, cwd=folder, env=env)
+        known = {"PROVIDER_KEY": SECRET, "CLIENT_KEY": CLIENT, **(env or {})}
+        self.done = run("check", "--json", *args, cwd=folder, env=known)
         assert "Traceback" not in self.done.stderr
         assert SECRET not in self.done.stdout + self.done.stderr
         assert CLIENT not in self.done.stdout + self.done.stderr
@@ -69,6 +78,111 @@ def test_a_deployment_is_looked_at_row_by_row(tmp_path: Path, mock: MockServer) 
     assert found.one("settings")["says"].startswith("The settings are fine. 2 models, 1 route,")
     assert found.one("store")["state"] == "skipped"
     assert not mock.requests or all(r.path != "/v1/chat/completions" for r in mock.requests)
+
+
+def test_what_a_deployment_lacks_is_named(tmp_path: Path, mock: MockServer) -> None:
+    settings = settings_of(mock, apps={"docs": {"knowledge": ".", "route": "small"}})
+    settings |= {
+        "listen": {"port": 0, "workers": 64},
+        "limits": {"connections": 2_000_000},
+        "keys": ["${CLIENT_KEY}"],
+        "cache": {"memory_mb": 1_000_000_000},
+    }
+    settings["models"]["small"] |= {"price": None, "name": "not-listed"}
+    (tmp_path / "a.md").write_text("# A\n\nText.\n")
+    (tmp_path / "slipway.yaml").touch()
+    found = Found(tmp_path, settings, env={"SLIPWAY_CACHE": str(tmp_path / "cache")})
+    for name, state, says, do in (
+        ("keys", "amber", "No key may manage keys", "slipway keys create"),
+        ("limits", "amber", "No limit is set", "usd_per_month"),
+        ("prices", "amber", "The price of small is unknown", "price:"),
+        ("weights", "amber", "words only", "slipway weights pull minilm"),
+        ("open files", "red", "files may be open", "LimitNOFILE=4000200"),
+        ("memory", "red", "may be needed", "cache.memory_mb"),
+        ("cores", "amber", "64 workers", "workers:"),
+        ("fallback", "amber", "asks the model `small` only", "Make a route"),
+    ):
+        row = found.all(name)[-1]
+        assert (row["state"], says in row["says"]) == (state, True), row
+        assert do in " ".join(row["do"])
+    assert "does not list `not-listed`" in found.all("model")[1]["says"]
+    assert found.done.returncode == 1
+
+
+class SkewedEndpoint(BaseHTTPRequestHandler):
+    """A models' endpoint whose clock is an hour slow, and that rejects every key."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() - 3600)
+
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+@contextmanager
+def https_server(files: tuple[Path, Path]) -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SkewedEndpoint) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*files)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_endpoints_show_certificates_that_end_and_a_wrong_clock(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    with https_server(certificate) as port:
+        model = {
+            "base_url": f"https://localhost:{port}/v1",
+            "connection": {"ca_file": str(certificate[0])},
+        }
+        found = Found(tmp_path, {"models": {"m": model}})
+    assert "rejects our key (HTTP 401)" in found.one("model")["says"]
+    assert found.one("certificates")["state"] == "red"
+    assert found.one("certificates")["facts"]["days"] <= 2
+    assert "differs" in found.one("clock")["says"]
+    assert -3610 < found.one("clock")["facts"]["apart_s"] < -3590
+
+
+def test_a_store_that_is_down_is_red_and_named_once(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    found = Found(tmp_path, {"store": "postgresql://me:${CLIENT_KEY}@127.0.0.1:9/records"})
+    assert (found.done.returncode, found.one("store")["state"]) == (1, "red")
+    assert "cannot be used now" in found.one("store")["says"]
+    assert found.one("keys")["state"] == "skipped"
+    assert "bug" not in found.done.stdout
+
+
+def test_endpoints_that_hang_are_waited_for_together(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        models = {f"m{number}": {"base_url": url} for number in range(4)}
+        found = Found(tmp_path, {"models": models})
+    assert [row["state"] for row in found.all("model")] == ["red"] * 4
+    assert "does not answer within 8 s" in found.all("model")[0]["says"]
+    assert found.whole["took_s"] < 30
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server")
+def test_redis_is_reached_and_its_answer_measured(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        row = Found(tmp_path, {"shared": server.url}).one("shared cache")
+    finally:
+        server.kill()
+    assert row["facts"]["took_ms"] < 1000
+    assert row["says"].startswith("Redis answers in")
+    assert (
+        "cannot be reached" in Found(tmp_path, {"shared": server.url}).one("shared cache")["says"]
+    )
 
 
 def test_somebody_must_hear_of_what_goes_wrong(tmp_path: Path, mock: MockServer) -> None:

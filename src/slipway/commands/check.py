@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from slipway.readiness.rows import Readiness
 
 SHORT_S = 3.0  # a shorter stream has more events a second, so that there are enough to judge
+# parameter -> its option, for those that need settings and those that need --url
+INSIDE = {name: f"--{name}" for name in ("config", "docs", "host", "port", "offline", "paid")}
+OUTSIDE = {"ca": "--ca", "app": "--app", "length": "--seconds", "silence": "--silence"}
 
 
 class OutsideOptions(Record, frozen=True, kw_only=True):
@@ -75,6 +78,7 @@ def command(
     if schema:
         click.echo(json.dumps(json_schema(), indent=2))
         return
+    refuse_mixed(has_url=url is not None)
     if html is not None and not html.absolute().parent.is_dir():
         raise SettingsError([f"--html: there is no folder {html.absolute().parent}; create it"])
     if url is not None:
@@ -85,6 +89,16 @@ def command(
         found = check_inside(flags, offline=offline, paid=paid)
     show(found, html, as_json=as_json)
     raise SystemExit(exit_code(found.state, strict=strict))
+
+
+def refuse_mixed(*, has_url: bool) -> None:
+    """Raise SettingsError for options that have no effect with or without --url."""
+    source = click.get_current_context().get_parameter_source
+    names = INSIDE if has_url else OUTSIDE
+    for name, option in names.items():
+        if source(name) is click.core.ParameterSource.COMMANDLINE:
+            said = "looks at a running server" if has_url else "is missing"
+            raise SettingsError([f"{option} has no effect here, since --url {said}; leave it out"])
 
 
 def check_inside(flags: Flags, *, offline: bool, paid: bool) -> "Readiness":

@@ -204,7 +204,7 @@ async def weights_here(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
     """Compare the files of the weights that are named with their hashes."""
     settings = deployment.settings
     named = {model.weights for model in settings.models.values() if model.weights}
-    if any(app.knowledge for app in settings.apps.values()):
+    if any(app.knowledge or app.rules for app in settings.apps.values()):
         named.add(settings.embedding)
     rows = list[CheckRow]()
     for name in sorted(named - {"none"}):
@@ -217,7 +217,7 @@ async def weights_here(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
             rows.append(CheckRow(name="weights", looked_at=where, state="green", says=says))
             continue
         effect = (
-            "documents are searched by words only"
+            "search and rules know words only, no meaning"
             if name == settings.embedding
             else "its model cannot answer"
         )

@@ -24,6 +24,7 @@ from slipway.readiness.raw_http import Address, NoConnection, address_in, connec
 from slipway.readiness.rows import Check, CheckRow, CheckState, Facts
 from slipway.readiness.way_rows import EXPIRES_NOW_DAYS, EXPIRES_SOON_DAYS, SKEW_AMBER_S, days_left
 from slipway.settings import ModelSettings, Settings
+from slipway.settings.tree import without_password
 from slipway.types import Record, Usage
 
 PROBE_S = 8.0
@@ -88,7 +89,7 @@ def row_of(
         )
     return CheckRow(
         name="model",
-        looked_at=f"{name}: {settings.models[name].base_url}",
+        looked_at=f"{name}: {without_password(settings.models[name].base_url)}",
         state=state,
         says=f"{name}: {says}",
         do=probe.do,

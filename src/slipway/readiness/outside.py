@@ -107,5 +107,8 @@ def why_not(address: Address, first: RawResponse) -> tuple[str, tuple[str, ...]]
         )
     return (
         f"What answers here (HTTP {first.status}{by}) is not Slipway, or one before `/v1/check`.",
-        ("Check the address and the path; update the server if it is an older Slipway.",),
+        (
+            "Check the address and the path, and let the proxy pass `/v1/check` on.",
+            "If it is an older Slipway, update it.",
+        ),
     )

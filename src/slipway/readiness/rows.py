@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from slipway.errors import SettingsError
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
@@ -70,6 +71,9 @@ async def _one(name: str, check: Check, limit_s: float) -> list[CheckRow]:
         says = f"This did not end within {limit_s:g} s."
         do = ("Run the check again; if it happens again, look for what hangs there.",)
         return [CheckRow(name=name, looked_at=name, state="amber", says=says, do=do)]
+    except SettingsError as error:
+        says, *more = error.problems
+        return [CheckRow(name=name, looked_at=name, state="red", says=says, do=tuple(more))]
     except Exception as error:  # a bug of one check must not hide what the others found
         log.debug("bug: the check %s failed", name, exc_info=True)
         says = f"The check itself failed unexpectedly ({type(error).__name__})."

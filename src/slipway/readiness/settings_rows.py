@@ -11,7 +11,7 @@ from slipway.readiness.deployment import DeploymentToCheck, in_thread
 from slipway.readiness.rows import Check, CheckRow, counted
 from slipway.settings import ModelSettings, Settings, is_loopback
 from slipway.settings.checks import allowances
-from slipway.store import SavedKey
+from slipway.store import SavedKey, StoreError
 
 LIMIT_S = 10.0
 OLD_PRICES_DAYS = 120
@@ -66,7 +66,11 @@ async def settings_read(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
 async def keys(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
     """Say who may ask, and for how long."""
     settings = deployment.settings
-    saved = await in_thread(lambda: saved_keys(settings))
+    try:
+        saved = await in_thread(lambda: saved_keys(settings))
+    except StoreError:
+        says = "The store cannot say which keys there are; see `store`."
+        return [CheckRow(name="keys", looked_at="the store", state="skipped", says=says)]
     state, total = "green", len(settings.keys) + len(saved)
     problems, do = list[str](), list[str]()
     if not total and settings.login is None and not settings.key_required:
@@ -116,7 +120,7 @@ def no_keys(settings: Settings) -> CheckRow:
 
 
 def saved_keys(settings: Settings) -> list[SavedKey]:
-    """Return the keys of the store that work now; none if there is no store yet."""
+    """Return the keys of the store that work now; none if there is no store yet. Raises StoreError."""
     records = LazyRecords(settings)
     if not records.is_there:
         return []
