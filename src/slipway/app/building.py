@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.routing import Router
 
-from slipway.admission import Admission, InFlight
+from slipway.admission import Admission, InFlight, Meters, SharedLimits
 from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
@@ -92,8 +92,12 @@ class Assembly:
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
         self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
+        meters = Meters()
+        self.shared_limits = self.share_limits(meters)
         self.carried = Carried(
             emit=self.emit,
+            meters=meters,
+            shared=self.shared_limits,
             live=live,
             pace=Pace(self.records),
             books=self.ledger,
@@ -120,6 +124,10 @@ class Assembly:
     def in_flight(self) -> InFlight:
         """Return what counts the answers in progress."""
         return InFlight()
+
+    def share_limits(self, meters: Meters) -> SharedLimits | None:
+        """Return what shares limits with other servers."""
+        return None if self.redis is None else SharedLimits(self.redis, meters)
 
     def count_answers(self) -> Telemetry:
         """Return the metrics."""
@@ -262,7 +270,9 @@ class Assembly:
         return Guard(self.current, fast, rest, self.sealer)
 
     def health_routes(self) -> HealthRoutes:
-        return HealthRoutes(self.current, self.telemetry, self.reloading.status)
+        routes = HealthRoutes(self.current, self.telemetry, self.reloading.status)
+        routes.sharing = self.shared_limits
+        return routes
 
     def trace_routes(self) -> TraceRoutes:
         return TraceRoutes(self.current, self.traces.find)
@@ -285,6 +295,8 @@ class Assembly:
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
+        if self.shared_limits is not None:
+            self.shared_limits.start()
         self.carried.cache.start()
         loading = asyncio.get_running_loop().create_task(self.load_budgets())
         # a later full collection need not look through what exists now: that held the loop 20 ms
@@ -298,6 +310,8 @@ class Assembly:
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
         await self.carried.cache.close()
+        if self.shared_limits is not None:
+            await self.shared_limits.close()
         if self.redis is not None:
             await self.redis.close()
         await self.carried.pace.close()

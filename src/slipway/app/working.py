@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from starlette.routing import Router
 
-from slipway.admission import InFlight
+from slipway.admission import InFlight, Meters, SharedLimits
 from slipway.answer import App
 from slipway.app.building import Assembly
 from slipway.app.compiling import compile_pipeline, models_for
@@ -176,6 +176,10 @@ class FollowerAssembly(WorkerAssembly):
             models={name: handle for name, handle in models.items() if name in here},
             synchronizers={},
         )
+
+    def share_limits(self, meters: Meters) -> SharedLimits | None:
+        """Share nothing: the first worker answers keys with limits."""
+        return None
 
     def load_pace(self) -> None:
         """Load nothing: sections are written by the first worker."""
