@@ -2,12 +2,15 @@
 beside other gateways in the same run.
 
     python bench/gateway.py [--rounds 5] [--seconds 2] [--cases small,…] [--beside NAME=CHECKOUT]
-                            [--litellm PATH] [--keep] [--json]
+                            [--litellm PATH] [--portkey SCRIPT] [--keep] [--json]
 
 The others are a bare proxy in Python (`bare.py`), nginx if it is installed, another checkout of
-Slipway (--beside), and LiteLLM's proxy (--litellm, $LITELLM or .venv-litellm). Only ratios between
-rows of one run mean something: machines differ, and so do their hours. The table shows each
-target's figure as a share of `bare` and of `nginx`, as the median over the rounds.
+Slipway (--beside), LiteLLM's proxy (--litellm, $LITELLM or .venv-litellm), and Portkey's gateway
+(--portkey or $PORTKEY: `build/start-server.js` of the npm package @portkey-ai/gateway). TensorZero
+is not among them: its gateway is published as a container image, and its wheel can only be embedded
+in a program. Only ratios between rows of one run mean something: machines differ, and so do their
+hours. The table shows each target's figure as a share of `bare` and of `nginx`, as the median over
+the rounds.
 
 The gateways run pinned to core 1, the upstream and the load to core 0; targets take turns in each
 round, and the figure is the median of the rounds, with their spread. CPU time is that of the
@@ -75,7 +78,7 @@ def bodies(folder: Path, kind: str) -> list[str]:
 
 def measure(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     up = free_port()
-    found = targets(folder, up, given.litellm, given.beside)
+    found = targets(folder, up, given.litellm, given.portkey, given.beside)
     found[0].process = subprocess.Popen(
         ["taskset", "-c", "0", sys.executable, PEER, "upstream", str(up)]
     )
@@ -225,6 +228,7 @@ def main() -> None:
     parser.add_argument(
         "--beside", action="append", default=[], metavar="NAME=CHECKOUT", help="another Slipway"
     )
+    parser.add_argument("--portkey", metavar="SCRIPT", default=os.environ.get("PORTKEY"))
     parser.add_argument(
         "--litellm",
         default=os.environ.get("LITELLM") or shutil.which(str(ROOT / ".venv-litellm/bin/litellm")),

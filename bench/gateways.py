@@ -82,9 +82,10 @@ class Target:
         command: list[str] | None,
         env: dict[str, str] | None = None,
         home: Path | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         self.name, self.port, self.command, self.env = name, port, command, env or {}
-        self.home = home
+        self.home, self.headers = home, headers or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.ready_s = 0.0
 
@@ -109,6 +110,7 @@ class Target:
             {"model": "mock-model", "messages": [{"role": "user", "content": "Hello"}]}
         ).encode()
         headers = {"Content-Type": "application/json", "Authorization": "Bearer sk-bench-key"}
+        headers |= self.headers
         while time.monotonic() - began < patience_s and self.process.poll() is None:
             try:
                 request = urllib.request.Request(
@@ -135,6 +137,7 @@ class Target:
             "seconds": seconds,
             "bodies": files,
             "key": "sk-bench-key",
+            "headers": self.headers_for(case),
         }
         before = cpu_s(self.pid)
         done = subprocess.run(
@@ -154,6 +157,14 @@ class Target:
             "rss_mib": rss_mib(self.pid),
         }
 
+    def headers_for(self, case: dict[str, Any]) -> dict[str, str]:
+        """Return the gateway's own headers; Portkey's name the upstream, which has slow streams at
+        another path.
+        """
+        if case["bodies"] != "stream":
+            return self.headers
+        return {k: v.replace("/v1", "/slow/v1") for k, v in self.headers.items()}
+
     def stop(self) -> None:
         if self.process is None:
             return
@@ -168,7 +179,9 @@ class Target:
             self.process.kill()
 
 
-def targets(folder: Path, up: int, litellm: str | None, beside: list[str]) -> list[Target]:
+def targets(
+    folder: Path, up: int, litellm: str | None, portkey: str | None, beside: list[str]
+) -> list[Target]:
     """Return the upstream itself, and the gateways in front of it that are installed here."""
     found = [Target("direct", up, None), slipway("slipway", folder, up, ROOT)]
     for each in beside:
@@ -180,6 +193,8 @@ def targets(folder: Path, up: int, litellm: str | None, beside: list[str]) -> li
         found.append(nginx_proxy(nginx, folder, up))
     if litellm:
         found.append(litellm_proxy(litellm, folder, up))
+    if portkey:
+        found.append(portkey_gateway(portkey, up))
     return found
 
 
@@ -245,3 +260,14 @@ def litellm_proxy(litellm: str, folder: Path, up: int) -> Target:
     command = [litellm, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     more = ["--num_workers", "1", "--telemetry", "False"]
     return Target("litellm", port, [*command, *more], LITELLM_ENV)
+
+
+def portkey_gateway(script: str, up: int) -> Target:
+    """Return Portkey's gateway (npm `@portkey-ai/gateway`), which headers tell where to call."""
+    port = free_port()
+    command = ["node", script, f"--port={port}", "--headless"]
+    headers = {
+        "x-portkey-provider": "openai",
+        "x-portkey-custom-host": f"http://127.0.0.1:{up}/v1",
+    }
+    return Target("portkey", port, command, headers=headers)

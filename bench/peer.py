@@ -180,6 +180,7 @@ class Run:
         p = self.plan
         head = f"POST {p['path']} HTTP/1.1\r\nHost: 127.0.0.1:{p['port']}\r\n"
         head += f"Content-Type: application/json\r\nAuthorization: Bearer {p['key']}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in p.get("headers", {}).items())
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def left(self, load: Load) -> None:

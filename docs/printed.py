@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from slipway import errors, types
-from slipway.app.building import build
+from slipway.app.building import FAST, build
 from slipway.catalogue import CATALOGUE, LANGUAGES, RETRY, SOON
 from slipway.cli import main
 from slipway.feedback import REASONS
@@ -24,65 +24,15 @@ from slipway.providers.endpoints import ENDPOINTS
 from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
-from slipway.settings.tree import UNITS, Branch
-from slipway.telemetry.metrics import METRICS
+from slipway.settings.values import UNITS, Branch
+from slipway.telemetry.definitions import METRICS
+from slipway.web.openapi import described
 from slipway.web.wire import EVENT_NAMES
 
 DOCS = Path(__file__).resolve().parent
 LONGEST = 1400  # characters of a table
 PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end printed -->)", re.DOTALL)
 
-ROUTES = {
-    "POST /v1/chat/completions": "OpenAI's chat completions, of an app, a route or a model",
-    "POST /v1/completions": "OpenAI's older text completions; the prompt is sent as a chat message",
-    "POST /v1/answers": "an answer with its sources, whole or as events",
-    "GET /v1/models": "the names that this key may call",
-    "GET /v1/models/{name}": "one of them",
-    "GET /v1/answers/{id}": "an answer as far as it is written",
-    "GET /v1/answers/{id}/events": "its events behind `Last-Event-ID`",
-    "POST /v1/answers/{id}/cancel": "stops it",
-    "POST /v1/answers/{id}/retry": "does again what is missing",
-    "GET /v1/passages/{id}": "a passage of a document, and the ids of those before and after it",
-    "GET /v1/passages/{id}/file": "the PDF that a passage is from",
-    "POST /v1/attachments": "reads a file for one conversation: a form with `file`",
-    "DELETE /v1/attachments/{id}": "forgets it",
-    "GET /v1/conversations": "the conversations that the server keeps for this key or person; `?q=WORDS`",
-    "GET /v1/conversations/{id}": "one of them with its turns",
-    "PUT /v1/conversations/{id}": "saves one",
-    "DELETE /v1/conversations/{id}": "deletes one",
-    "POST /v1/shares": "shares a conversation by a link",
-    "GET /v1/shares/{id}": "what was shared, if the reader may read what it cites",
-    "DELETE /v1/shares/{id}": "takes a link back",
-    "GET /v1/keys": "the keys in the store, for an admin key",
-    "POST /v1/keys": "makes a key",
-    "GET /v1/keys/{id}": "one of them",
-    "DELETE /v1/keys/{id}": "revokes it",
-    "POST /v1/keys/{id}/rotate": "replaces it by another secret",
-    "GET /v1/cache/report": "what kept answers saved, and what is kept",
-    "POST /v1/cache/explain": "whether a question would get the answer of a similar one, and why",
-    "POST /v1/cache/invalidate": "removes kept answers by `app`, `tag`, `document` or `key`",
-    "GET /v1/session": "who asks, and what the page may offer",
-    "GET /login": "sends the browser to the OpenID Connect provider",
-    "GET /login/callback": "where the provider sends it back to",
-    "POST /logout": "ends the session",
-    "GET /embed": "the chat page in a frame of another site",
-    "GET /embed.js": "the script that puts it there",
-    "GET /v1/traces/{id}": "what happened to an answer, by its reference",
-    "GET /v1/usage": "what this key has spent, by day, app or model: `?by=app`, `?since=7d`",
-    "GET /v1/ledger": "what all keys have spent, for admin keys; `?by=key`, or `?answer=ID` for its calls",
-    "POST /v1/feedback": "keeps what somebody says of an answer",
-    "DELETE /v1/feedback/{answer}": "takes a vote back",
-    "GET /v1/documents": "the documents that this key may read, with their state; `?state=failed`, `?app=NAME`",
-    "POST /v1/documents": "adds documents: a form with `file`, and perhaps `app`, `tags`, `groups`",
-    "GET /v1/documents/{id}": "one of them",
-    "DELETE /v1/documents/{id}": "removes one that was added",
-    "POST /v1/documents/scan": "has the folders looked at now",
-    "GET /v1/documents/scan": "how far that is",
-    "GET /healthz": "whether the process is alive",
-    "GET /readyz": "whether something can answer, and what is degraded",
-    "GET /metrics": "metrics for Prometheus",
-    "GET /": "the chat page",
-}
 UNLISTED = {"/favicon.ico", "/static/{name}", "/static/{name:path}"}  # the browser's business
 MEANINGS = {  # of errors that the tree in errors.py draws without words, or that stand elsewhere
     "method_not_allowed": "this path does not take this method",
@@ -93,6 +43,8 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "listen": "`listen` says where and to whom the server listens",
     "limits": "`limits` says how much one client may ask of the server",
     "cache": "`cache` limits what kept answers take, and keeps those of bare models",
+    "metrics": "`metrics` says how much is measured",
+    "traces": "`traces` says how long it is known what happened to each answer",
     "models.NAME.cache": "`cache` of a model says which of its answers are kept",
     "apps.NAME.cache": "`cache` of an app says which of its answers are kept",
     "apps.NAME.cache.semantic": "`semantic` of an app's `cache` serves the answers of similar questions, once they have earned it",
@@ -111,6 +63,10 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "apps.NAME.limits": "`limits` of an app says how much all who ask it may use together",
     "apps.NAME.rules": "`rules` answers what is fixed without a model",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
+    "slo": "`slo` says what users should get ([alerts](alerts.md))",
+    "alerts": "`alerts` says which alerts there are, and who is notified",
+    "alerts.notify.NAME": "`notify` names who is notified, each with these fields",
+    "alerts.spend": "`alerts.spend` sets the alerts about money",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
 }
 VALUES = "A duration is written as `250ms`, `2s`, `5m`, `1h` or `30d`, or as a number of seconds. A list of one may be written as its item."
@@ -465,23 +421,15 @@ def reader_words(name: str, language: types.Language) -> str:
     return (" " if language == "en" else "").join((what, then.replace(RETRY, SOON[language])))
 
 
-def known_routes() -> list[str]:
-    """`METHOD /path` of all that the app answers to, as the app itself says."""
-    guard = build(Settings())
-    found = [f"POST {path}" for path in guard.fast]
-    # The router, which the guard knows only as a handler
-    for path in getattr(guard.rest, "routes"):  # noqa: B009
-        if path.path not in UNLISTED:
-            method = next(m for m in ("GET", "POST", "DELETE", "PUT") if m in path.methods)
-            found.append(f"{method} {path.path.replace(':path', '')}")
-    return found
-
-
 def routes() -> str:
-    there = known_routes()
-    if wrong := set(there) ^ set(ROUTES):
-        raise SystemExit(f"docs/printed.py: ROUTES and the app differ: {', '.join(sorted(wrong))}")
-    rows = [[code(route), ROUTES[route]] for route in there]
+    """Return the table of routes, as the descriptions beside them say."""
+    guard = build(Settings())
+    # The router, which the guard knows only as a handler
+    there = [path for path in getattr(guard.rest, "routes") if path.path not in UNLISTED]  # noqa: B009
+    rows = [
+        [code(f"{method} {path}"), operation.about]
+        for method, path, operation in described(FAST, there)
+    ]
     return "There are these routes:\n\n" + tables(["route", "what it does"], rows)
 
 

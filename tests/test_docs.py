@@ -14,7 +14,7 @@ from slipway.app.building import build
 from slipway.cli import COMMANDS, main
 from slipway.settings import Settings
 from slipway.settings.reading import branches, fields_of
-from slipway.telemetry.metrics import METRICS
+from slipway.telemetry.definitions import METRICS
 
 DOCS = ROOT / "docs"
 PAGES = [

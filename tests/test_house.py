@@ -66,6 +66,7 @@ def test_every_module_is_on_the_map() -> None:
 LAYERS = (  # a module may import from its own layer and those behind it
     ("cli", "__main__"),
     ("commands",),
+    ("readiness",),
     ("app",),
     ("web",),
     ("answer", "evals", "planner", "compress"),

@@ -260,7 +260,7 @@ def test_health_and_metrics(server: Serving) -> None:
         in text
     )
     assert (
-        'gen_ai_server_time_to_first_token_seconds_count{gen_ai_provider_name="openai",gen_ai_request_model="mock-model"'
+        'gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="mock-model"'
         in text
     )
     assert "slipway_answers_in_flight 0.0" in text

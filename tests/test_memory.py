@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from processes import Serving, serving
+from slipway.cache.semantic_guards import kept_reading, read
+from slipway.knowledge.pointers import pointed_number
+from slipway.knowledge.stems import kept_stem, stem
+from slipway.knowledge.words import Words
 
 TOPICS = ("leave", "pay", "travel", "tools", "visits", "keys", "parking", "lunch")
 SENTENCE = "The rule number {n} on {topic} allows {n} days, {m} euros and a form of kind K-{m}."
@@ -59,6 +63,24 @@ def ask_at_once(server: Serving, count: int, seed: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_what_is_kept_of_texts_is_bounded_in_bytes() -> None:
+    """A question may be one word of 60 KB: thousands of such words must not be held."""
+    words = Words()
+    kept = (kept_stem, Words.kept, kept_reading)
+    before = [each.cache_info().currsize for each in kept]
+    for n in range(100):
+        long = f"{n:04}" + "x" * 60_000
+        assert stem(long)
+        words.all(long)
+        assert read(long).words
+        assert len(pointed_number(f"clause 1{'.1' * 9_000}.{n}?")) < 100
+    assert [each.cache_info().currsize for each in kept] == before
+    stem("configuring")
+    words.all("a short text")
+    read("a short question?")
+    assert all(now.cache_info().currsize > was for now, was in zip(kept, before, strict=True))
 
 
 @pytest.mark.soak

@@ -211,6 +211,7 @@ def test_a_client_that_leaves_the_queue_delays_no_other(tmp_path: Path) -> None:
             "rests_s": None,
             "busy": 0,
             "waiting": 0,
+            "oldest_s": 0.0,
         }
         until(lambda: server.get("/readyz").json()["health"]["m"] == idle)
     assert len(mock.requests) == 1

@@ -23,6 +23,7 @@ from slipway.store import (
     CollectedAnswer,
     FeedbackFilter,
     FeedbackRow,
+    HistoryRow,
     KeyHash,
     LedgerFilter,
     RecordStore,
@@ -249,6 +250,22 @@ def test_hits_of_rules_are_counted_once_and_answers_collected(store: RecordStore
     assert again == [collected[0], msgspec.structs.replace(collected[1], unhelpful=True)]
 
 
+def test_history_is_kept_for_each_server_and_old_rows_are_dropped(store: RecordStore) -> None:
+    rows = [HistoryRow(step_s=s, at=NOON + n, counts=b"\0") for s in (60, 600) for n in (0, 9)]
+    store.history.save("a", rows, drop_before={})
+    store.history.save("b", rows[:1], drop_before={60: NOON + 5})
+    assert store.history.load("b", 0) == []
+    assert sorted(store.history.load("a", 0), key=lambda r: r.step_s) == [rows[1], *rows[2:]]
+    again = HistoryRow(step_s=60, at=NOON + 9, counts=b"\1")
+    store.history.save("a", [again], drop_before={600: NOON + 60})
+    assert store.history.load("a", NOON) == [again]
+    store.history.save_alerts("a", {"x": b"1", "y": b"2"})
+    store.history.save_alerts("b", {"x": b"3"})
+    store.history.save_alerts("a", {"y": b"4"})
+    assert store.history.load_alerts("a") == {"y": b"4"}
+    assert store.history.load_alerts("b") == {"x": b"3"}
+
+
 def test_a_row_that_no_store_can_keep_is_refused_as_such(store: RecordStore) -> None:
     with pytest.raises(RowError):
         store.ledger.book([booked(1), booked(2, cost=2**70)])
@@ -325,6 +342,8 @@ def filled(store: RecordStore) -> None:
     store.conversations.save("anna", row, at_most=3)
     store.conversations.save_share(Shared(id="s", tenant="a", owner="anna", turns="[]"), days=10**5)
     store.rules.count_hits([hit(1)], days=10**5, at_most=100)
+    store.history.save("a", [HistoryRow(step_s=60, at=NOON, counts=b"\0\1")], drop_before={})
+    store.history.save_alerts("a", {"Watchdog": b"\2"})
     store.secret()
 
 
@@ -332,7 +351,7 @@ def dumped(address: str) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of every table, sorted, without the times of the migrations."""
     tables = (
         *("answers", "feedback", "pace", "pace_misses", "conversations", "shares", "ledger"),
-        *("keys", "key_hashes", "versions", "meta", "rule_hits", "collected"),
+        *("keys", "key_hashes", "versions", "meta", "rule_hits", "collected", "history", "alerts"),
     )
 
     def plain(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -2,11 +2,8 @@
 
 import shutil
 import statistics
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +11,11 @@ import httpx
 import pytest
 
 import plain_http
-from processes import Serving, free_port, mocking, models, serving
+from processes import Serving, mocking, models, serving
+from proxies import plain_nginx
 from waiting import PATIENCE_S, until
 
 BODY = {"model": "mock-model", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
-
-
-@contextmanager
-def nginx(folder: Path, upstream: int) -> Iterator[int]:
-    """nginx with nothing set but `proxy_pass`: buffering on, HTTP/1.0 to the upstream, as it comes."""
-    port = free_port()
-    temporary = "".join(
-        f"{t}_temp_path {folder}/{t}; "
-        for t in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} http "
-        f"{{ access_log off; {temporary}"
-        "server "
-        f"{{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }} "
-        "}"
-    )
-    process = subprocess.Popen(
-        [
-            shutil.which("nginx") or "nginx",
-            "-c",
-            str(folder / "nginx.conf"),
-            "-e",
-            str(folder / "start.log"),
-        ]
-    )
-    try:
-        until(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
-        yield port
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)
 
 
 @pytest.mark.skipif(
@@ -62,7 +28,7 @@ def test_each_chunk_leaves_nginx_as_soon_as_the_mock_sends_it(tmp_path: Path) ->
         serving(tmp_path, settings=models(mock.url, "mock-model")) as server,
     ):
         with (
-            nginx(tmp_path, server.port) as port,
+            plain_nginx(tmp_path, server.port) as port,
             plain_http.stream(
                 "POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=BODY
             ) as r,

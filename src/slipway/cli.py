@@ -21,7 +21,7 @@ COMMANDS = {
     "weights": "Fetch and check the small models that Slipway runs itself.",
     "mock": "Run a provider to test against, with delays and faults on demand.",
     "prompt": "Show exactly what a model reads.",
-    "trace": "Show which models were tried for an answer.",
+    "trace": "Show what happened to an answer, or to the latest ones.",
     "rules": "Test and explain the rules that answer without a model.",
     "feedback": "List what people said of answers.",
     "cache": "Show what kept answers saved, explain and remove them.",

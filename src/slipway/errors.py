@@ -329,3 +329,8 @@ class ProviderCut(ProviderError):
 
 class ProviderNonsense(ProviderError):
     code = "provider_nonsense"
+
+
+def all_errors(base: type[SlipwayError] = SlipwayError) -> tuple[type[SlipwayError], ...]:
+    """Return a class and all classes below it."""
+    return (base, *(each for below in base.__subclasses__() for each in all_errors(below)))

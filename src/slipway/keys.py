@@ -13,7 +13,7 @@ import msgspec
 
 from slipway.errors import BadRequest, Conflict, NotFound
 from slipway.settings import Settings
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 from slipway.store import KeyHash, Keys, SavedKey
 from slipway.types import Asker, Record
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from slipway.prices import Rates
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 from slipway.types import CallKind, Record, Usage
 
 AUDIO_MINUTE = 60_000  # milliseconds

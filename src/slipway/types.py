@@ -349,12 +349,30 @@ class OtherModelUsage(Record, frozen=True, kw_only=True):
     usage: Usage
 
 
+class StageTaken(Record, frozen=True, kw_only=True):
+    """What one stage of an answer did, for its trace; it began `began_s` after the question.
+
+    `facts` are numbers and words that describe the work, never text of a question or a document.
+    """
+
+    name: str
+    began_s: float
+    duration_s: float
+    facts: tuple[tuple[str, str | int | float | bool | None], ...] = ()
+    error: str | None = None
+
+
+Sourced = Literal["sourced", "unsourced", "abstained"]
+
+
 class AnswerDone(Record, frozen=True, kw_only=True):
     """The one record of a finished question, for metrics, logs and alerts.
 
     `error` is the error's code, or None for success. `usage` belongs to `model`; `other_usage`
     lists the other models. Each citation is counted once: as kept, flagged (shown, but its sources
-    lack words of the sentence) or dropped (it named no source).
+    lack words of the sentence) or dropped (it named no source). `sourced` says whether an app's
+    answer names a source; None if it has no documents, or a rule answered. `cost` is that of all
+    calls in picodollars, None if one of them is unknown; `admission_s` is how long admission took.
     """
 
     id: str
@@ -377,6 +395,11 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     skipped: tuple[tuple[str, str], ...] = ()  # (model, reason) of each model not tried
     saved: Saved | None = None
     cache: CacheState | None = None  # None if no cache was asked
+    cost: int | None = 0
+    admission_s: float = 0.0
+    stages: tuple[StageTaken, ...] = ()
+    sourced: Sourced | None = None
+    degraded: bool = False  # the documents are quoted since a model failed
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):
@@ -384,7 +407,11 @@ class AttemptDone(Record, frozen=True, kw_only=True):
 
     `error` is the code of its error, `cancelled` if it was given up, None for success; `why` is the
     error in words. `shown_chars` is how much of the answer was already shown when the call began.
-    `used` is false for a trial whose answer was not needed.
+    `used` is false for a trial whose answer was not needed. `place` is that of the model in the
+    order of the route, from 0. `waited_s` is how long the call waited for a free place before it
+    began, None if the model takes any number of calls. `opened_breaker` is true if this failure was
+    the one after which the model is not called for a while. `cost` is in picodollars, None if it is
+    unknown.
     """
 
     answer_id: str
@@ -401,6 +428,12 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     shown_chars: int = 0
     used: bool = True
     left_out: int = 0  # fields of the reply that could not be read
+    usage: Usage | None = None  # None if the call is not charged
+    cost: int | None = 0
+    upstream: str = ""  # the provider's own id of the call
+    place: int = 0
+    waited_s: float | None = None
+    opened_breaker: bool = False
 
 
 class RuleUsed(Record, frozen=True, kw_only=True):

@@ -236,6 +236,20 @@ class Admission(KnownKeys):
                     )
         return found
 
+    def used_shares(self) -> list[tuple[Scope, str, Period, float]]:
+        """Return (scope, name, period, share that is spent) of all budgets that are loaded, the
+        largest share first.
+        """
+        periods, found = periods_now(), list[tuple[Scope, str, Period, float]]()
+        for scope in self._limited:
+            meter = self.meters.meter(*scope)
+            for budget in (meter.day, meter.month):
+                if budget.cap is not None and meter.is_loaded:
+                    budget.roll(periods)
+                    share = budget.spent / budget.cap if budget.cap else 1.0
+                    found.append((*scope, budget.period, share))
+        return sorted(found, key=lambda each: -each[3])
+
     @property
     def is_loaded(self) -> bool:
         """Return whether all budgets know what was spent before."""

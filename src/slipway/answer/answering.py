@@ -15,7 +15,7 @@ from slipway.answer.writing import write_all
 from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
 from slipway.routing import AttemptUsage, Route, ask_briefly
-from slipway.types import Delta, Done, Event, Question, Saved, ServedBy, UsageReport
+from slipway.types import Delta, Done, Event, Question, Saved, ServedBy, Sourced, UsageReport
 
 SERVED_BY = get_args(ServedBy)  # from the best to the last resort
 
@@ -49,7 +49,10 @@ def is_ruled(
     if app.rules is None:
         return False
     send = timed(say, tally)
-    if not answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
+    with tally.stage("rules") as stage:
+        is_answered = answer_by_rule(app, app.rules, question, draft, pipeline.emit, send)
+        stage.note(answered=is_answered)
+    if not is_answered:
         return False
     if app.route is not None:
         tally.saved = Saved(by="rule")
@@ -89,12 +92,22 @@ async def compose(
             if app.small is not None
             else None
         )
-        await plan(app, question, draft, progress, send, small)
+        await plan(app, question, draft, progress, send, small, tally.stage)
         await write_all(pipeline, app, question, draft, tally, progress, send)
         draft.check()
         progress.judge_estimates()
+        if app.knowledge is not None:
+            is_abstained = all(section.abstained for section in draft.sections)
+            tally.sourced = sourced(has_citation=tally.cited > 0, is_abstained=is_abstained)
     finally:
         progress.close()
+
+
+def sourced(*, has_citation: bool, is_abstained: bool) -> Sourced:
+    """Return whether an answer of an app with documents names a source."""
+    if is_abstained:
+        return "abstained"
+    return "sourced" if has_citation else "unsourced"
 
 
 def small_model(
@@ -106,8 +119,10 @@ def small_model(
         context = tally.context(pipeline.emit, until=0.0, retry_until=0.0, charge=charge)
         return await ask_briefly(route, messages, context, max_tokens=MAX_TOKENS)
 
-    def charge(took: AttemptUsage) -> None:
-        draft.spent.append(tally.charge_side_call(took))
+    def charge(took: AttemptUsage) -> int | None:
+        spent = tally.charge_side_call(took)
+        draft.spent.append(spent)
+        return spent.cost
 
     return ask
 

@@ -14,7 +14,7 @@ from itertools import groupby
 import msgspec
 
 from slipway import ledger
-from slipway.answer.answering import compose, done, is_ruled, report_usage, settle
+from slipway.answer.answering import compose, done, is_ruled, report_usage, settle, sourced
 from slipway.answer.draft import Draft, Say
 from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale, note_kept
 from slipway.answer.pipeline import App, Pipeline
@@ -201,14 +201,16 @@ async def answer_kept(
     async def stages() -> None:
         if is_ruled(pipeline, app, question, draft, tally, say):
             return
-        await asked.look()
-        asked.cache.note_answer(question.id, asked.key)
-        entry = await asked.find()
-        if is_replayed(asked, entry, tally, say):
-            return
-        if question.cache == "only":
-            raise NotCached(NOTHING_KEPT)
-        if await similar_answers(asked, tally, say):
+        with tally.stage("cache") as stage:
+            await asked.look()
+            asked.cache.note_answer(question.id, asked.key)
+            entry = await asked.find()
+            is_answered = is_replayed(asked, entry, tally, say)
+            if not is_answered and question.cache == "only":
+                raise NotCached(NOTHING_KEPT)
+            is_answered = is_answered or await similar_answers(asked, tally, say)
+            stage.note(found=tally.cache if is_answered else None)
+        if is_answered:
             return
         try:
             await answer_by_flight(asked, draft, tally, say)
@@ -268,6 +270,9 @@ def replay(
     """
     body: KeptBody = decode_body(entry.body)
     facts = note_kept(entry, tally, asked.cache.now(), facts)
+    if asked.app.knowledge is not None:
+        has_citation = any(name == Citation.__name__ for name, _ in body.events)
+        tally.sourced = sourced(has_citation=has_citation, is_abstained=body.abstained)
     for name, raw in body.events:
         if name == Delta.__name__:
             tally.mark_first_words()
@@ -421,6 +426,7 @@ def book(flight: AnswerFlight, draft: Draft, tally: Tally) -> None:
     """Book an answer that has ended with the first question that leaves it; the others saved it."""
     shared = flight.tally
     tally.served_by, tally.model, tally.provider = shared.served_by, shared.model, shared.provider
+    tally.sourced, tally.degraded = shared.sourced, shared.degraded
     if not flight.ended:
         return
     if not flight.is_booked:

@@ -106,9 +106,11 @@ async def proxy_kept(
 
     async def stages() -> None:
         entry = None
-        if policy.lifetime is not None and wish != "refresh":
-            entry = await question.cache.get(question.key)
-        state = entry.state(question.cache.now()) if entry is not None else None
+        with tally.stage("cache") as stage:
+            if policy.lifetime is not None and wish != "refresh":
+                entry = await question.cache.get(question.key)
+            state = entry.state(question.cache.now()) if entry is not None else None
+            stage.note(found=state)
         if entry is not None and state in ("fresh", "refresh"):
             if state == "refresh":
                 refresh_soon(question)

@@ -10,6 +10,7 @@ from slipway.answer import sections
 from slipway.answer.draft import Draft, Part, Say, Section
 from slipway.answer.pipeline import App
 from slipway.answer.progress import ProgressReporter
+from slipway.answer.stages import Clock, StageTimer, untimed
 from slipway.cache import SearchedSection
 from slipway.errors import InternalError
 from slipway.knowledge import Knowledge
@@ -39,9 +40,10 @@ async def plan(
     progress: ProgressReporter,
     say: Say,
     small: followups.SmallModel | None = None,
+    clock: Clock = untimed,
 ) -> None:
     """Decide the sections and find their places, and report them as they are found. On a retry,
-    only for the missing sections.
+    only for the missing sections. `clock` times the stages.
     """
     if app.knowledge is None:
         if not draft.sections:
@@ -49,15 +51,32 @@ async def plan(
         for section in draft.missing:
             section.sources = []
     else:
-        meant = question if draft.sections else await understand(question, progress, say, small)
-        await readiness(app.knowledge, app, progress)
-        if not draft.sections:
-            draft.understood = meant.text
-            draft.plan(await parts_of(app, app.knowledge, meant))
-        await retrieve(app, app.knowledge, question, draft, progress, say)
+        with clock("planning") as stage:
+            meant = question if draft.sections else await understand(question, progress, say, small)
+            await readiness(app.knowledge, app, progress)
+            if not draft.sections:
+                draft.understood = meant.text
+                draft.plan(await parts_of(app, app.knowledge, meant))
+            stage.note(sections=len(draft.sections), completed=meant is not question)
+        with clock("knowledge") as stage:
+            await retrieve(app, app.knowledge, question, draft, progress, say)
+            note_search(stage, question, draft)
     for section in draft.missing:
         section.state = "missing"
         say(SectionState(index=section.index, title=section.title, state="started"))
+
+
+def note_search(stage: StageTimer, question: Question, draft: Draft) -> None:
+    """Note how much was searched for, and what was found."""
+    searched = draft.missing
+    stage.note(
+        searches=len(searched),
+        characters=sum(len(section.part.text) for section in searched),
+        filtered=question.within is not None,
+        attached=len(question.attached),
+        passages=len(draft.sources),
+        confidence=round(max((each.confidence for each in searched), default=0.0), 3),
+    )
 
 
 async def understand(

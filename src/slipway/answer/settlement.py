@@ -4,8 +4,11 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from slipway import ledger
 from slipway.admission import Grant, Hold, Need
+from slipway.answer.stages import StageTimer
 from slipway.ledger import CallUsage, LedgerRow
 from slipway.routing import (
     AttemptUsage,
@@ -26,6 +29,8 @@ from slipway.types import (
     Record,
     Saved,
     ServedBy,
+    Sourced,
+    StageTaken,
     Usage,
     new_row_id,
 )
@@ -91,6 +96,11 @@ class Tally:
     cited = flagged = dangling = 0
     saved: Saved | None = None
     cache: CacheState | None = None
+    cost: int | None = 0  # of all calls, in picodollars; None if one of them is unknown
+    entered_at: float | None = None  # when admission was over
+    stages: tuple[StageTaken, ...] = ()
+    sourced: Sourced | None = None
+    degraded = False
 
     def __init__(
         self,
@@ -110,6 +120,13 @@ class Tally:
         self.kinds: dict[str, str] = {}  # model name -> provider
         self.other_usage: list[OtherModelUsage] = []
         self.skipped: dict[str, str] = {}
+
+    def stage(self, name: str) -> StageTimer:
+        """Return what times a stage of this answer."""
+        return StageTimer(name, self.started_at, self._keep_stage)
+
+    def _keep_stage(self, stage: StageTaken) -> None:
+        self.stages = (*self.stages, stage)
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started_at
@@ -183,8 +200,11 @@ class Tally:
         self._holds.pop(call_id).release()
         self._books.release(call_id)
 
-    def charge(self, took: AttemptUsage, kind: CallKind | None = None) -> LedgerRow:
-        """Book a call that has ended, and settle what was reserved for it."""
+    def charge(self, took: AttemptUsage, kind: CallKind | None = None) -> int | None:
+        """Book a call that has ended, and settle what was reserved for it; return its cost."""
+        return self._book(took, kind).cost
+
+    def _book(self, took: AttemptUsage, kind: CallKind | None) -> LedgerRow:
         usage = took.usage
         row = self._row(
             took.reserved or new_row_id("call"),
@@ -198,6 +218,8 @@ class Tally:
         if took.reserved:
             tokens = usage.input_tokens + usage.output_tokens
             self._holds.pop(took.reserved).settle(tokens, row.cost)
+        if self.cost is not None:
+            self.cost = None if row.cost is None else self.cost + row.cost
         self._books.add(row)
         return row
 
@@ -233,7 +255,7 @@ class Tally:
 
     def charge_side_call(self, took: AttemptUsage) -> CallUsage:
         """Book a call that writes none of the answer, such as one that rewrites the question."""
-        row = self.charge(took, "side")
+        row = self._book(took, "side")
         if took.is_charged:
             self.other_usage.append(
                 OtherModelUsage(model=row.model, provider=row.provider, usage=row.usage)
@@ -247,6 +269,13 @@ class Tally:
         self.other_usage += other.other_usage
         self.attempts += other.attempts
         self.skipped |= other.skipped
+        later_s = other.started_at - self.started_at
+        self.stages += tuple(
+            msgspec.structs.replace(stage, began_s=stage.began_s + later_s)
+            for stage in other.stages
+        )
+        if self.cost is not None:
+            self.cost = None if other.cost is None else self.cost + other.cost
         self.cited += other.cited
         self.flagged += other.flagged
         self.dangling += other.dangling
@@ -297,6 +326,11 @@ class Tally:
             skipped=tuple(self.skipped.items()) if self.skipped else (),
             saved=self.saved,
             cache=self.cache,
+            cost=self.cost,
+            admission_s=(0.0 if self.entered_at is None else self.entered_at - self.started_at),
+            stages=self.stages,
+            sourced=self.sourced,
+            degraded=self.degraded,
         )
 
     def _other_writers(self) -> list[OtherModelUsage]:

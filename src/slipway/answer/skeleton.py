@@ -1,6 +1,7 @@
 """What answer() and proxy() share: enter, measure, settle, and emit once, whatever happens."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Literal
@@ -26,8 +27,10 @@ class Settled:
         self.pipeline, self.tally, self.if_cancelled = pipeline, tally, if_cancelled
 
     def __enter__(self) -> None:
+        tally = self.tally
         try:
-            self.tally.grant = self.pipeline.admission.enter(self.tally.asker, self.tally.app)
+            tally.grant = self.pipeline.admission.enter(tally.asker, tally.app)
+            tally.entered_at = time.monotonic()
         except SlipwayError as error:
             self._emit(error)
             raise

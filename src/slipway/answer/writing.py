@@ -15,6 +15,7 @@ from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import MIN_CONFIDENCE_TO_ASK, MIN_CONFIDENCE_TO_QUOTE
 from slipway.answer.progress import ProgressReporter
 from slipway.answer.settlement import Tally
+from slipway.answer.stages import StageTimer
 from slipway.errors import InternalError, LimitReached, ProviderError, SlipwayError
 from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import CitationParser
@@ -24,6 +25,7 @@ from slipway.ledger import CallUsage
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
 from slipway.routing import CallContext, Route, RoutedAnswer
+from slipway.routing.token_counts import size_of
 from slipway.types import (
     Citation,
     Delta,
@@ -95,11 +97,13 @@ async def write_all(
     """
     missing = draft.missing
     progress.at_once = app.route.at_once if app.route is not None else len(missing)
-    asked = {
-        section.index: call
-        for section in missing
-        if (call := asking(app, question, draft, section)) is not None
-    }
+    with tally.stage("prompt") as stage:
+        asked = {
+            section.index: call
+            for section in missing
+            if (call := asking(app, question, draft, section)) is not None
+        }
+        note_prompts(stage, app, asked)
     # sections that wait for their turn belong to the time left, too
     progress.writings = [writing for _, writing in asked.values()]
     context = WritingContext(
@@ -119,6 +123,16 @@ async def write_all(
     async with asyncio.TaskGroup() as group:
         for section in missing:
             group.create_task(write_section(context, section, turns, order))
+
+
+def note_prompts(stage: StageTimer, app: App, asked: Mapping[int, tuple[Call, Writing]]) -> None:
+    """Note how many prompts were built, and about how many tokens they have."""
+    if app.route is None:
+        stage.note(prompts=0)
+        return
+    counts = app.route.candidates[0].health.token_counts
+    tokens = sum(counts.input_tokens(size_of(call.body).input) for call, _ in asked.values())
+    stage.note(prompts=len(asked), tokens=tokens)
 
 
 async def write_section(
@@ -181,6 +195,7 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
             if not sources or failure.spoke or wants_json(context.question.options) or is_refused:
                 raise failure.error from None
             context.notice(*quoted_since(failure.error), say)
+            context.tally.degraded = not isinstance(failure.error, LimitReached)
             answered = write_quote(context, section, say)
     else:
         answered = write_quote(context, section, say)

@@ -14,9 +14,11 @@ from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
+from slipway.app.gauges import MetricReader, edges_of
 from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
+from slipway.app.sampling import Sampling
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
 from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
@@ -39,12 +41,13 @@ from slipway.types import (
     RuleUsed,
     StoreState,
 )
-from slipway.web.answers import AnswerRoutes
+from slipway.web.answers import ASK, AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.cache import CacheRoutes
 from slipway.web.cache_explain import CacheExplainRoutes
-from slipway.web.chat import ChatRoutes
+from slipway.web.chat import CHAT, COMPLETION, ChatRoutes
+from slipway.web.checking import CheckRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
@@ -53,6 +56,7 @@ from slipway.web.health import HealthRoutes
 from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
+from slipway.web.openapi import OpenApiRoutes, described
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
@@ -66,6 +70,7 @@ LOAD_S = 1.0  # between two tries to load budgets while the store is down
 # Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
 # traces and open answers so often that a sixth of a request's time goes into it
 GC_THRESHOLDS = (20_000, 20, 50)
+FAST = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/v1/answers": ASK}
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -84,10 +89,12 @@ class Assembly:
     def __init__(
         self, store: LazyStore, live: LiveSettings, records: LazyRecords | None = None
     ) -> None:
-        self.store, self.traces = store, Traces()
+        self.store = store
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
+        kept = settings.traces
+        self.traces = Traces(self.records.folder / "traces", kept.keep, kept.at_most_bytes)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
@@ -109,10 +116,13 @@ class Assembly:
         self.feedback = Feedback(
             self.records, self.writer, self.emit, self.carried.cache.semantic.hear
         )
+        self.reader = MetricReader(lambda: self.current.pipeline, settings.metrics)
         compiled = self.compile(settings, None)
         compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
+        self.watch_engines(settings)
+        self.sampling = self.sample_metrics()
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.writer.on_change = self.telemetry.note_store
         self.ledger.watch = self.telemetry.spend
@@ -137,7 +147,14 @@ class Assembly:
             self.store_state,
             cache=self.carried.cache.stats,
             semantic=self.carried.cache.semantic.reports,
+            read=self.reader.rows,
+            edges=edges_of(self.current.settings),
+            series=self.current.settings.metrics.series,
         )
+
+    def sample_metrics(self) -> Sampling | None:
+        """Return what keeps the metrics over time; None in workers other than the first."""
+        return Sampling(self.telemetry, self.records)
 
     def healths(self) -> dict[str, Health]:
         """Return what is known of each model that questions may meet."""
@@ -206,6 +223,10 @@ class Assembly:
         """Serve the next questions with these settings."""
         compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
+        self.telemetry.bound.series = compiled.settings.metrics.series
+        self.watch_engines(compiled.settings)
+        kept = compiled.settings.traces
+        self.traces.limit(kept.keep, kept.at_most_bytes)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
@@ -218,6 +239,14 @@ class Assembly:
         if has_knowledge(self.current.settings):
             self.carried.pace.keep()
 
+    def watch_engines(self, settings: Settings) -> None:
+        """Read the metrics of the servers of these models from now on."""
+        self.reader.engines.use(settings)
+
+    async def read_metrics(self) -> None:
+        """Read what other programs say for our metrics, again and again."""
+        await self.reader.run(self.telemetry.count)
+
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
         desk = KeyDesk(lambda: self.records().keys, lambda: self.current.settings)
@@ -226,6 +255,7 @@ class Assembly:
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
             *self.health_routes().paths(),
+            *CheckRoutes(self.current).paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
@@ -233,7 +263,6 @@ class Assembly:
             *CacheRoutes(
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
-            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
@@ -248,6 +277,7 @@ class Assembly:
             "/v1/completions": chat.complete,
             "/v1/answers": through_asgi(self.answers.ask),
         }
+        paths += OpenApiRoutes(lambda: described(FAST, paths)).paths()
         router = Router(
             paths,
             default=not_found([*(f"POST {path}" for path in fast), *listed(paths)]),
@@ -272,10 +302,11 @@ class Assembly:
     def health_routes(self) -> HealthRoutes:
         routes = HealthRoutes(self.current, self.telemetry, self.reloading.status)
         routes.sharing = self.shared_limits
+        routes.before_scrape = self.reader.refresh
         return routes
 
     def trace_routes(self) -> TraceRoutes:
-        return TraceRoutes(self.current, self.traces.find)
+        return TraceRoutes(self.current, self.traces)
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
@@ -292,19 +323,26 @@ class Assembly:
         self.reloading.start()
         self.key_watch.start()
         self.writer.start()
+        self.traces.start()
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
         if self.shared_limits is not None:
             self.shared_limits.start()
         self.carried.cache.start()
+        if self.sampling is not None:
+            self.sampling.start()
         loading = asyncio.get_running_loop().create_task(self.load_budgets())
+        reading = asyncio.get_running_loop().create_task(self.read_metrics())
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         usual = gc.get_threshold()
         gc.set_threshold(*GC_THRESHOLDS)
         yield
         loading.cancel()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await self.reader.close()
         gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
@@ -317,7 +355,10 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.writer.close)
+        if self.sampling is not None:
+            await self.sampling.stop()
         self.ledger.close()
         self.records.close()
         if self.store.store is not None:

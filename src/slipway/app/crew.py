@@ -2,7 +2,7 @@
 them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,13 @@ from slipway.admission import InFlight
 from slipway.cache import Selection
 from slipway.settings import Limits, ModelSettings, Settings
 from slipway.settings.loading import Loaded
-from slipway.telemetry.metrics import Labels, ModelState, NumberedRow, Numbers
+from slipway.telemetry.definitions import Labels
+from slipway.telemetry.gauges import GaugeRow
+from slipway.telemetry.model_states import ModelState
+from slipway.telemetry.rows import NumberedRow, Numbers
 from slipway.workers import Board, Channel, ChannelError, Place
 
+Edges = Mapping[str, Sequence[float]]
 ASK_S = 1.0  # how long a worker waits for what the others know
 
 
@@ -110,9 +114,13 @@ def metric_of(key: bytes) -> tuple[str, Labels]:
 class Crew:
     """A worker's place among the workers of a server."""
 
-    def __init__(self, place: Place, board: Board, path: Path, secret: bytes) -> None:
-        """`path` is the Unix socket of the first worker, `secret` proves to it who sends."""
+    def __init__(self, place: Place, board: Board, path: Path, secret: bytes, edges: Edges) -> None:
+        """`path` is the Unix socket of the first worker, `secret` proves to it who sends. `edges`
+        are those of the metrics' buckets in all workers, whenever one is started: rows in shared
+        memory keep their size.
+        """
         self.place, self.board, self.path, self.secret = place, board, path, secret
+        self.edges = edges
         self.channel: Channel | None = None
         self._segment = board.segment(place.number)
 
@@ -151,10 +159,13 @@ class Crew:
         """Return what the others know of the models."""
         return msgspec.convert(await self._ask("models", None), list[dict[str, ModelState]])
 
-    async def find_trace(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
-        """Return the trace of an answer that another worker gave, or None."""
-        found = await self._ask("trace", [answer_id, owner])
-        return next((trace for trace in found if trace is not None), None)
+    async def gauges(self) -> Sequence[Sequence[GaugeRow]]:
+        """Return what the others know for the metrics, beside what they counted."""
+        return msgspec.convert(await self._ask("gauges", None), list[list[GaugeRow]])
+
+    async def flush_traces(self) -> None:
+        """Let the others write their latest traces into the files that all of them read."""
+        await self._ask("flush_traces", None)
 
     async def invalidate(self, selection: Selection) -> int:
         """Let the others remove kept answers; return how many they removed."""

@@ -19,6 +19,7 @@ from slipway.providers.endpoints import ENDPOINTS
 from slipway.settings import Flags, KnownNames, Settings, load
 from slipway.settings.checks import allowances
 from slipway.settings.loading import Loaded
+from slipway.telemetry.alerts import definitions, notifiers
 
 log = logging.getLogger("slipway")
 
@@ -98,7 +99,13 @@ def price_warnings(found: Loaded) -> Iterator[str]:
 
 
 def known_names() -> KnownNames:
-    return KnownNames(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
+    return KnownNames(
+        kinds=providers.NEEDS,
+        endpoints=ENDPOINTS,
+        weights=weights.runnable(),
+        notifiers=notifiers.FIELDS,
+        alerts=definitions.NAMES,
+    )
 
 
 def first_model_at(url: str) -> str:

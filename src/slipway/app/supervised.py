@@ -17,6 +17,7 @@ from typing import Any
 
 from slipway.app.banner import address_of, local_address
 from slipway.app.crew import Crew, notes, pack, unfinished, unpack
+from slipway.app.gauges import edges_of
 from slipway.app.loading import check_settings
 from slipway.app.stores import LazyStore, has_knowledge
 from slipway.app.working import FirstAssembly, FollowerAssembly, WorkerAssembly
@@ -103,7 +104,7 @@ def serve_workers(
     folder, own = folder_for_socket(), os.getpid()
     try:
         path, secret = folder / "first.sock", secrets.token_hex(32).encode()
-        board = Board(workers)
+        board, edges = Board(workers), edges_of(found.settings)
         supervisor = Supervisor(
             board,
             sockets,
@@ -116,7 +117,7 @@ def serve_workers(
         gc.collect()
         gc.freeze()  # the workers share what exists now: a collection must not write to it
         if (place := supervisor.run()) is not None:
-            crew = Crew(place, board, path, secret)
+            crew = Crew(place, board, path, secret, edges)
             url = address_of(local_address(address))
             Work(crew, supervisor, agreement, flags, url).run()
     finally:

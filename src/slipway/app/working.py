@@ -18,6 +18,7 @@ from slipway.app.building import Assembly
 from slipway.app.compiling import compile_pipeline, models_for
 from slipway.app.crew import Crew, pack, unpack
 from slipway.app.reloading import Compiled
+from slipway.app.sampling import Sampling
 from slipway.app.stores import LazyStore
 from slipway.cache import Selection
 from slipway.routing import Route
@@ -70,6 +71,10 @@ class WorkerAssembly(Assembly):
             self.crew.new_row,
             self.crew.all_rows,
             self.carried.cache.stats,
+            self.carried.cache.semantic.reports,
+            read=self.reader.rows,
+            edges=self.crew.edges,
+            series=self.current.settings.metrics.series,
         )
 
     def health_routes(self) -> HealthRoutes:
@@ -78,23 +83,27 @@ class WorkerAssembly(Assembly):
         return routes
 
     def trace_routes(self) -> TraceRoutes:
-        return TraceRoutes(self.current, self.traces.find, self.crew.find_trace)
+        return TraceRoutes(self.current, self.traces, self.crew.flush_traces)
 
     @property
     def verbs(self) -> dict[str, Verb]:
         """Return what other workers and the supervisor may call here."""
         return {
             "models": self.tell_models,
-            "trace": self.tell_trace,
+            "gauges": self.tell_gauges,
+            "flush_traces": self.flush_traces,
             "invalidate": self.invalidate,
         }
 
     async def tell_models(self, _: Any) -> Any:
         return msgspec.to_builtins(self.telemetry.model_states())
 
-    async def tell_trace(self, body: Any) -> Any:
-        answer_id, owner = msgspec.convert(body, tuple[str, str | None])
-        return self.traces.find(answer_id, owner)
+    async def tell_gauges(self, _: Any) -> Any:
+        return self.telemetry.own_gauges()
+
+    async def flush_traces(self, _: Any) -> None:
+        """Write the traces that another worker is about to read."""
+        await asyncio.to_thread(self.traces.flush)
 
     async def invalidate(self, body: Any) -> int:
         """Remove kept answers that another worker was asked to remove."""
@@ -111,8 +120,17 @@ class FirstAssembly(WorkerAssembly):
         compiled = super().compile(self.crew.split(settings), before)
         return msgspec.structs.replace(compiled, settings=settings)
 
+    def sample_metrics(self) -> Sampling:
+        """A first worker that was started again goes on from the counts that all share."""
+        baseline = self.crew.board.starts(1) > 1
+        return Sampling(self.telemetry, self.records, self.crew.gauges, baseline=baseline)
+
     def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return FirstGuard(self.current, fast, rest, self.sealer, self.crew.secret)
+
+    async def tell_gauges(self, _: Any) -> Any:
+        await self.reader.refresh()
+        return await super().tell_gauges(None)
 
     async def begin(self) -> None:
         """From now on, settings are in force in all workers or in none."""
@@ -181,11 +199,20 @@ class FollowerAssembly(WorkerAssembly):
         """Share nothing: the first worker answers keys with limits."""
         return None
 
+    def watch_engines(self, settings: Settings) -> None:
+        """Watch nothing, like `read_metrics`."""
+
+    async def read_metrics(self) -> None:
+        """Read nothing: the first worker does, and says it when the metrics are scraped."""
+
     def load_pace(self) -> None:
         """Load nothing: sections are written by the first worker."""
 
     async def load_budgets(self) -> None:
         """Load nothing: the first worker answers keys with limits."""
+
+    def sample_metrics(self) -> None:
+        """Keep nothing: the first worker samples the counts of all."""
 
     def count_reload(self, outcome: str) -> None:
         """Count nothing: the first worker counts reloads of the whole server."""

@@ -52,6 +52,7 @@ _HAN_DATE = re.compile("|".join(word for word in DATES if re.match(f"[{_HAN}]{{2
 _HAN_FUNCTION = frozenset(
     "的了吗呢吧啊呀么是在我你您他她它们这那个请问怎么样如何什为可以能会要想有没和与及"
 )
+LONGEST_KEPT = 300  # characters of a question whose reading is kept
 _ENDINGS = ("ing", "ed", "es", "s")
 _SAME_FRAME = 1 / 3  # the share of equal words from which one changed word counts
 _CAPITALS = 0.6  # the share of capitalised words above which capitals mean nothing
@@ -77,9 +78,12 @@ class QuestionWords(Record, frozen=True, kw_only=True):
     language: str
 
 
-@lru_cache(16_384)
 def read(text: str) -> QuestionWords:
-    """Read a question once for all guards."""
+    """Read a question once for all guards. What was read of short ones is kept."""
+    return kept_reading(text) if len(text) <= LONGEST_KEPT else _read(text)
+
+
+def _read(text: str) -> QuestionWords:
     plain = unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
     tokens = _TOKEN.findall(plain)
     words = tuple(token.lower().replace("’", "'") for token in tokens)
@@ -99,6 +103,9 @@ def read(text: str) -> QuestionWords:
         names=frozenset(_names(plain)),
         language=_language(plain, words),
     )
+
+
+kept_reading = lru_cache(16_384)(_read)
 
 
 def refusal(asked: str, kept: str, known: Set[str] = frozenset()) -> str | None:

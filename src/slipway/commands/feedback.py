@@ -14,7 +14,7 @@ from slipway.app.stores import saved_records
 from slipway.commands.options import CONFIG, JSON, counted
 from slipway.errors import SettingsError
 from slipway.settings import Flags
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 from slipway.store import FeedbackFilter
 
 _SHOWN = 300  # characters of a question or answer

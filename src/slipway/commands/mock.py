@@ -9,6 +9,7 @@ from slipway.commands.options import PORT, NonEmptyPath
 from slipway.errors import SettingsError
 from slipway.providers import mock
 from slipway.providers.mock.continuing import CONTINUES
+from slipway.providers.mock.engine_metrics import ENGINES
 
 
 @click.command("mock")
@@ -82,6 +83,11 @@ from slipway.providers.mock.continuing import CONTINUES
     nargs=2,
     metavar="INPUT OUTPUT",
     help="USD per million tokens; GET /invoice then lists what each call costs.",
+)
+@click.option(
+    "--metrics",
+    type=click.Choice(list(ENGINES)),
+    help="Publish metrics at /metrics as this server does.",
 )
 @click.option("--faults", is_flag=True, help="List the faults and exit.")
 def command(faults: bool, **settings: Any) -> None:

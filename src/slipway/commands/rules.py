@@ -20,7 +20,7 @@ from slipway.rules.intents import IntentMeasure
 from slipway.rules.normalising import normal_form
 from slipway.rules.suggesting import AT_LEAST, Suggestion, add_rules, suggestions
 from slipway.settings import Flags, Settings
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 from slipway.store import RuleHits
 from slipway.types import Asker
 

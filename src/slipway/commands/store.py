@@ -12,7 +12,7 @@ from slipway.app.stores import records_of, unopened
 from slipway.commands.options import CONFIG, JSON, counted
 from slipway.errors import SettingsError
 from slipway.settings import Flags
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 from slipway.store import migrate, prune, restore_backup, write_backup
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))

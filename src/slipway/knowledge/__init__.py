@@ -22,6 +22,7 @@ from slipway.knowledge.access import Access
 from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.document_store import Doc, StoredPassage
+from slipway.knowledge.documents_state import DocumentsState
 from slipway.knowledge.embedding import EMBEDDERS, is_folder
 from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
@@ -437,6 +438,10 @@ class Knowledge:
         return DocumentCounts(
             documents=len(mine) - failed, failed=failed, passages=sum(doc.passages for doc in mine)
         )
+
+    def state(self) -> DocumentsState:
+        """Return how all documents are, whoever may read them, for metrics."""
+        return self.synchronizer.state.read()
 
     def dense_state(self, asker: Asker) -> str:
         """Return how many passages are searchable by meaning; as a percentage for those who may not

@@ -364,9 +364,13 @@ def unmatched_rules(
     return [each.sentence() for each in matcher.unmatched(map(matcher.matches, files), files)]
 
 
-@lru_cache(maxsize=65_536)
 def _is_similar(one: str, other: str) -> bool:
-    a, b = _letters(one), _letters(other)
+    return is_alike(_letters(one), _letters(other))
+
+
+@lru_cache(maxsize=65_536)
+def is_alike(a: str, b: str) -> bool:
+    """Compare the letters of two names, at most 64 of each."""
     if a == b:
         return True
     if min(len(a), len(b)) < _NAME_LETTERS:
@@ -379,7 +383,7 @@ def _letters(name: str) -> str:
     """Return a name without its suffix, signs and capitals."""
     stem, dot, suffix = name.rpartition(".")
     plain = unicodedata.normalize("NFKD", stem if dot and len(suffix) <= 5 else name).casefold()
-    return _NO_LETTERS.sub("", plain)[:64] or name
+    return (_NO_LETTERS.sub("", plain) or name)[:64]
 
 
 def _is_member(asker: Asker, groups: Iterable[Groups]) -> bool:

@@ -91,7 +91,10 @@ class Collection:
         self._refreshing = Lock()  # so that a changed file is read once for several questions
         self._examples: tuple[int, Mapping[int, str]] = (-1, {})
         self._slow: dict[str, int] = {}  # path -> stamp of files that a question could not wait for
+        # Seconds since the epoch. Before the first scan ends, it counts from now
+        self.checked_at = time.time()
         self._set_known(self.document_store.documents())
+        self.changed_at = max((doc.read_at for doc in self.documents.values()), default=0.0)
         self._update_index()
 
     # from the store
@@ -192,6 +195,8 @@ class Collection:
         if not stop():
             self.document_store.mark_scanned() if not self.scanned else None
             done, _ = self._read_all(slow, done, None, report, stop)
+        if not stop() and not lost:
+            self.checked_at = time.time()
         return done
 
     def _is_known(self, found: files.FoundFile) -> bool:
@@ -274,6 +279,7 @@ class Collection:
                 ),
             }
             put = self.document_store.put(fresh, gone)
+            self.changed_at = time.time()
             kept = (doc for doc in self.documents.values() if doc.id not in out)
             try:
                 self._index(put, sorted(out))

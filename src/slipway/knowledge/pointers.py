@@ -3,13 +3,13 @@
 import re
 from functools import lru_cache
 
-_NUMBER = r"\d{1,4}(?:\.\d{1,3})*[a-z]?"
+_NUMBER = r"\d{1,4}(?:\.\d{1,3}){0,8}[a-z]?"
 _POINTED = re.compile(
     r"(?:\b(?:clauses?|sections?|chapters?|articles?|paragraphs?|appendix|annex|schedule|rule|item"
     r"|point|step|abschnitt|kapitel|artikel|absatz|ziffer|punkt|klausel|art[ií]culo|cl[aá]usula"
     r"|secci[oó]n|cap[ií]tulo|section|article|chapitre)\s+(?:no\.?\s*|nr\.?\s*)?|§+\s*)"
     rf"(?P<number>{_NUMBER})(?![\w.]*\w)"
-    rf"|第\s*(?P<ordinal>{_NUMBER}|[一二三四五六七八九十百零〇]+)\s*[条條章节節款项項]",
+    rf"|第\s*(?P<ordinal>{_NUMBER}|[一二三四五六七八九十百零〇]{1, 8})\s*[条條章节節款项項]",
     re.IGNORECASE,
 )
 

@@ -21,6 +21,7 @@ _SUFFIX_LIST = (
     "e y"
 )
 _SUFFIXES = tuple(_SUFFIX_LIST.split())
+LONGEST_KEPT = 40  # characters of a word whose stem is kept: a question may be one long word
 _VOWELS = frozenset("aeiouy")
 _SMALL_WORDS = """
     a about according all also am an and any are as at be been but by can cannot could did do
@@ -137,12 +138,18 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(stem(word) for word in words_of(text) if word not in _STOP_WORDS)
 
 
-@lru_cache(maxsize=20_000)
 def stem(word: str) -> str:
     """Return the stem: up to two English suffixes are removed, leaving three letters and a vowel.
     `configure`, `configuring` and `configurations` become one term; 1000 stays apart from 100.
     """
+    return kept_stem(word) if len(word) <= LONGEST_KEPT else _stem(word)
+
+
+def _stem(word: str) -> str:
     return word if word.isdecimal() else _cut(_cut(word))
+
+
+kept_stem = lru_cache(maxsize=20_000)(_stem)
 
 
 def _cut(word: str) -> str:

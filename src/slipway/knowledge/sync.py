@@ -13,6 +13,7 @@ import msgspec
 from slipway.errors import StorageFull
 from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
+from slipway.knowledge.documents_state import DocumentsCount
 from slipway.knowledge.freshness import stamp
 
 log = logging.getLogger("slipway")
@@ -30,6 +31,7 @@ class Synchronizer:
 
     def __init__(self, collection: Collection, dense: Dense | None = None) -> None:
         self.collection, self.dense = collection, dense
+        self.state = DocumentsCount(collection)
         self.ready = collection.scanned
         self.failed = False
         self.scanning = False

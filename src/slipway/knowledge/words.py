@@ -28,6 +28,7 @@ _ASKING = """
     very we were what when where which who whom whose why would you your
 """
 _LONGEST_WORD = 64
+LONGEST_KEPT = 500  # characters of a text whose words are kept
 _LINE_END = "7h3l1n33nd5"  # a word that no text has and the stemmer keeps
 _QUERY_CHARACTERS = 8000
 
@@ -52,8 +53,15 @@ class Words:
         self._content, self._all = analyzer(content_only=True), analyzer()
         self._lock = Lock()
 
-    @lru_cache(4096)  # noqa: B019 - an index lives as long as its process
     def all(self, text: str) -> tuple[str, ...]:
+        """Return all words of a text and its pairs of characters; those of short ones are kept."""
+        return self.kept(text) if len(text) <= LONGEST_KEPT else self._read(text)
+
+    @lru_cache(4096)  # noqa: B019 - an index lives as long as its process
+    def kept(self, text: str) -> tuple[str, ...]:
+        return self._read(text)
+
+    def _read(self, text: str) -> tuple[str, ...]:
         plain = plain_text(text)
         with self._lock:
             words = self._all.analyze(plain)

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from slipway.errors import SettingsError
 from slipway.planner.models import MODALITIES, TASKS
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 
 Unknown = Literal["languages", "context", "licence", "regions", "latency", "price", "quality"]
 _DURATION = re.compile(r"^\s*\d")

@@ -36,7 +36,8 @@ class AttemptUsage(Record, frozen=True, kw_only=True):
     is_charged: bool = True
 
 
-Charge = Callable[[AttemptUsage], object]
+# -> what the call cost, in picodollars; None if that is unknown
+Charge = Callable[[AttemptUsage], int | None]
 # (candidate, size of the request, seconds to wait at most) -> the id of what was reserved
 Reserve = Callable[[Candidate, RequestSize, float], Awaitable[str]]
 
@@ -77,7 +78,8 @@ class Attempt:
     _call: Call | None = None
     _size: RequestSize | None = None
     left_out = 0  # fields of the reply that could not be read
-    began = ended = finished = _holds_slot = False
+    began = ended = finished = opened_breaker = _holds_slot = False
+    waited_s: float | None = None  # for a slot
     took: AttemptUsage | None = None  # once it has ended
 
     def __init__(
@@ -114,16 +116,19 @@ class Attempt:
         candidate, health = self.candidate, self.candidate.health
         self._call = call
         if health.slots is not None:
+            entered_at = time.monotonic()
             await health.slots.enter(
-                self.context.owner, self.context.until - time.monotonic() if may_wait else 0.0
+                self.context.owner, self.context.until - entered_at if may_wait else 0.0
             )
             self._holds_slot = True
+            self.waited_s = time.monotonic() - entered_at
         if self.context.reserve is not None:
             left_s = self.context.until - time.monotonic()
             self.reserved = await self.context.reserve(candidate, self.size(), left_s)
         # The call begins here: waiting for a slot or for money is not part of it
         self.began = True
         self.started_at = began_at = time.monotonic()
+        health.running.count += 1
         self.call_number = health.began(is_retry=self.kind == "retry")
         self._usual = health.first_words if call.stream else health.whole_answers
         words_by, ends_by = candidate.deadlines(began_at, self.context.until, others=others)
@@ -174,6 +179,8 @@ class Attempt:
             return
         self.ended = True
         health, now = self.candidate.health, time.monotonic()
+        if self.began:
+            health.running.count -= 1
         if self._reply is not None:
             self._reply.close()
         if self._holds_slot and health.slots is not None:
@@ -182,7 +189,7 @@ class Attempt:
             )
         if error is not None and not self._is_no_evidence(error, now):
             number = self.call_number if self.first_at is None else None
-            health.failed(error, self.started_at, self._origin, number)
+            self.opened_breaker = health.failed(error, self.started_at, self._origin, number)
             if isinstance(error, ProviderSlow) and number is not None:
                 self._usual.add(now - self.started_at)
         elif self.began and self.first_at is None:
@@ -192,8 +199,8 @@ class Attempt:
         if self.began and not isinstance(error, ModelBusy):
             code = error.code if error is not None else CANCELLED if cancelled else None
             self.took = self._took(error, code)
-            self.context.charge(self.took)
-            self.context.emit(self._record(error, CANCELLED if cancelled else None, used=used))
+            cost = self.context.charge(self.took)
+            self.context.emit(self._record(self.took, error, cost, used=used))
 
     def _took(self, error: ProviderError | None, code: str | None) -> AttemptUsage:
         """Return what the call took: as reported, else as counted."""
@@ -283,7 +290,9 @@ class Attempt:
         is_slow = isinstance(error, ProviderSlow) and error.upstream_status is None
         return self._reply is not None or is_slow
 
-    def _record(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
+    def _record(
+        self, took: AttemptUsage, error: ProviderError | None, cost: int | None, *, used: bool
+    ) -> AttemptDone:
         model, now = self.candidate.model, time.monotonic()
         return AttemptDone(
             answer_id=self.context.answer_id,
@@ -292,14 +301,20 @@ class Attempt:
             zone=model.zone,
             role=self.candidate.role,
             kind=self.kind,
-            status=error.upstream_status if error is not None else None if code else 200,
-            error=error.code if error is not None else code,
+            status=error.upstream_status if error is not None else None if took.error else 200,
+            error=took.error,
             why=error.ours if error is not None else None,
             duration_s=now - self.started_at,
             ttft_s=None if self.first_at is None else self.first_at - self.started_at,
             shown_chars=self.shown,
             used=used,
             left_out=self.left_out,
+            usage=took.usage if took.is_charged else None,
+            cost=cost,
+            upstream=took.upstream,
+            place=self.index,
+            waited_s=self.waited_s,
+            opened_breaker=self.opened_breaker,
         )
 
 

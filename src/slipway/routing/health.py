@@ -55,6 +55,16 @@ class HealthReport(Record, frozen=True, kw_only=True):
     rests_s: float | None = None
     busy: int = 0
     waiting: int = 0
+    oldest_s: float = 0.0  # how long the oldest of those has waited
+
+
+class RunningCalls:
+    """How many calls a model works on now."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 class LimitPause:
@@ -94,6 +104,7 @@ class Health:
         self.first_words: UsualTimes = previous.first_words if previous else UsualTimes()
         self.whole_answers: UsualTimes = previous.whole_answers if previous else UsualTimes()
         self.token_counts: TokenCounts = previous.token_counts if previous else TokenCounts()
+        self.running: RunningCalls = previous.running if previous else RunningCalls()
         self._succeeded_at = -math.inf
         self._probe_loop: asyncio.Task[None] | None = None
         self._probe_task: asyncio.Task[None] | None = None
@@ -161,29 +172,34 @@ class Health:
         began_at: float,
         origin: Origin,
         call_number: int | None = None,
-    ) -> None:
-        """Record that a call failed. `call_number` is set if it ended without a word."""
+    ) -> bool:
+        """Record that a call failed, and return whether the model is not called any more after it.
+        `call_number` is set if it ended without a word.
+        """
         now = time.monotonic()
         if isinstance(error, ProviderLimit):
             self._pause(error, now)
-            return
+            return False
         if self.breaker.state == "half-open" and began_at < self.breaker.opened_at:
-            return
+            return False
         if is_request_error(error):
             self._is_well(began_at)
-            return
+            return False
         if not (error.before_sending or self.blame.is_on_model(origin, now)):
             self.breaker.release_trial()
-            return
-        if self.breaker.failed(now, call_number=call_number, at_once=self._is_sure(error, now)):
-            self.breaker.why, self.breaker.kind = (
-                error.ours,
-                ProviderKey if isinstance(error, ProviderKey) else ProviderDown,
-            )
-            log.warning(
-                "model %s is taken out of use until a probe reaches it: %s", self.name, error.what
-            )
-            self._start_probing()
+            return False
+        at_once = self._is_sure(error, now)
+        if not self.breaker.failed(now, call_number=call_number, at_once=at_once):
+            return False
+        self.breaker.why, self.breaker.kind = (
+            error.ours,
+            ProviderKey if isinstance(error, ProviderKey) else ProviderDown,
+        )
+        log.warning(
+            "model %s is taken out of use until a probe reaches it: %s", self.name, error.what
+        )
+        self._start_probing()
+        return True
 
     def _is_sure(self, error: ProviderError, now: float) -> bool:
         """Return whether one failure is enough to know: our key is refused. A 403 of a model that
@@ -247,8 +263,9 @@ class Health:
             rests_s=round(self.limit_pause.until - now, 1)
             if now < self.limit_pause.until
             else None,
-            busy=slots.busy if slots is not None else 0,
+            busy=slots.busy if slots is not None else self.running.count,
             waiting=slots.waiting if slots is not None else 0,
+            oldest_s=round(slots.oldest_s(), 3) if slots is not None else 0.0,
         )
 
     def retire(self) -> None:

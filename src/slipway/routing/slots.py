@@ -7,6 +7,7 @@ once, with the time after which there will be a free slot.
 
 import asyncio
 import math
+import time
 from collections import OrderedDict, deque
 
 from slipway.errors import ModelBusy
@@ -27,6 +28,7 @@ class ModelSlots:
         self._is_guess = True
         # Owner -> waiting calls; the first owner is next
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._since: dict[asyncio.Future[None], float] = {}  # waiting call -> when it came
         self.waiting = 0
 
     def same_limits(self, other: "ModelSlots | None") -> bool:
@@ -41,6 +43,11 @@ class ModelSlots:
     def free(self) -> bool:
         return self.busy < self.most
 
+    def oldest_s(self) -> float:
+        """Return how long the oldest waiting call has waited; 0 if none waits."""
+        since = next(iter(self._since.values()), None)
+        return 0.0 if since is None else time.monotonic() - since
+
     async def enter(self, owner: str, within_s: float) -> None:
         """Wait for a slot; `leave` releases it. Raises ModelBusy, immediately if waiting cannot
         help.
@@ -53,6 +60,7 @@ class ModelSlots:
             raise self._full(expected_s)
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(owner, deque()).append(turn)
+        self._since[turn] = time.monotonic()
         self.waiting += 1
         try:
             async with asyncio.timeout(within_s):
@@ -66,6 +74,7 @@ class ModelSlots:
                 self.leave()
             raise
         finally:
+            self._since.pop(turn, None)
             if not turn.done() or turn.cancelled():
                 self._forget(owner, turn)
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from slipway.settings.tree import Branch
+from slipway.settings.values import Branch
 from slipway.types import Record
 
 Kind = Literal["question", "pattern", "intent"]  # how a rule recognised a question

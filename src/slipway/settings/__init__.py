@@ -4,6 +4,7 @@ Only this package reads the environment. Every invalid value stops the start wit
 that names file, line, field and fix; all problems are reported at once.
 """
 
+from slipway.settings.alerting import AlertSettings, NotifierSettings, Slo, SpendAlerts
 from slipway.settings.checks import Endpoint, KnownNames, Needs, is_loopback
 from slipway.settings.loading import DEFAULT_FILE, Flags, load
 from slipway.settings.tree import (
@@ -17,6 +18,7 @@ from slipway.settings.tree import (
     Limits,
     Listen,
     Login,
+    MetricsSettings,
     ModelSettings,
     Oidc,
     Price,
@@ -26,13 +28,15 @@ from slipway.settings.tree import (
     RulesSettings,
     Settings,
     TenantSettings,
+    TraceSettings,
     json_schema,
-    share,
 )
+from slipway.settings.values import share
 
 __all__ = [
     "DEFAULT_FILE",
     "AccessRule",
+    "AlertSettings",
     "Allowance",
     "AppSettings",
     "CacheSettings",
@@ -45,8 +49,10 @@ __all__ = [
     "Limits",
     "Listen",
     "Login",
+    "MetricsSettings",
     "ModelSettings",
     "Needs",
+    "NotifierSettings",
     "Oidc",
     "Price",
     "PriceTier",
@@ -54,7 +60,10 @@ __all__ = [
     "RouteEntry",
     "RulesSettings",
     "Settings",
+    "Slo",
+    "SpendAlerts",
     "TenantSettings",
+    "TraceSettings",
     "is_loopback",
     "json_schema",
     "load",

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from slipway.settings.alert_checks import check_alerting
 from slipway.settings.tree import (
     GGUF,
     POSTGRES,
@@ -25,9 +26,9 @@ from slipway.settings.tree import (
     Price,
     RulesSettings,
     Settings,
-    share,
     without_password,
 )
+from slipway.settings.values import share
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
@@ -87,12 +88,14 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 class KnownNames(msgspec.Struct, frozen=True, kw_only=True):
     """The names that settings may use: kinds of providers with what each needs, well-known
-    providers, and weights of local models.
+    providers, weights of local models, kinds of notifiers with their fields, and alerts.
     """
 
     kinds: Mapping[str, Needs]
     endpoints: Mapping[str, Endpoint]
     weights: Collection[str] = ()
+    notifiers: Mapping[str, Collection[str]] = {}
+    alerts: Collection[str] = ()
 
     @property
     def runner(self) -> str:
@@ -122,6 +125,7 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
     check_limits(settings, problem)
     check_caches(settings, problem)
     check_listen(settings, problem)
+    check_alerting(settings.slo, settings.alerts, known.notifiers, known.alerts, problem)
     if settings.login is not None:
         names = {*settings.models, *settings.routes, *settings.apps}
         check_login(settings.login, names, problem)
@@ -335,6 +339,21 @@ def check_weights(path: str, model: ModelSettings, known: KnownNames, problem: A
         problem(f"{path}.weights", f"there is no file `{model.weights}`")
     if model.base_url:
         problem(f"{path}.base_url", "a local model has no address; remove it")
+    if model.metrics:
+        problem(f"{path}.metrics", "a local model has no server of its own; remove it")
+
+
+def check_metrics(path: str, model: ModelSettings, problem: AddProblem) -> None:
+    """Report an address of a server's metrics that cannot be read."""
+    if isinstance(model.metrics, bool):
+        return
+    url = parse_url(model.metrics)
+    if url is None or "@" in url.netloc:
+        problem(
+            f"{path}.metrics",
+            f"`{without_login(model.metrics)}` is not an address; write `true`, or an address "
+            "without a password, such as `http://gpu-1:8000/metrics`",
+        )
 
 
 def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
@@ -363,6 +382,7 @@ def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: 
         )
     elif url.query or url.fragment:
         problem(f"{path}.base_url", "query parameters belong under `query:`")
+    check_metrics(path, model, problem)
     ca_file = model.connection.ca_file
     if ca_file and not Path(ca_file).is_file():
         problem(f"{path}.connection.ca_file", f"there is no file `{ca_file}`")

@@ -127,6 +127,7 @@ def _keep_until_restart(
         ("data", settings.data, running.data),
         ("embedding", settings.embedding, running.embedding),
         ("ocr", settings.ocr, running.ocr),
+        ("metrics.gpu", settings.metrics.gpu, running.metrics.gpu),
         ("shared", without_login(settings.shared or ""), without_login(running.shared or "")),
     )
     waits = [
@@ -141,6 +142,7 @@ def _keep_until_restart(
         workers=running.listen.workers,
     )
     limits = msgspec.structs.replace(settings.limits, document_time=running.limits.document_time)
+    metrics = msgspec.structs.replace(settings.metrics, gpu=running.metrics.gpu)
     return msgspec.structs.replace(
         settings,
         listen=listen,
@@ -149,6 +151,7 @@ def _keep_until_restart(
         data=running.data,
         embedding=running.embedding,
         ocr=running.ocr,
+        metrics=metrics,
         shared=running.shared,
     ), waits
 

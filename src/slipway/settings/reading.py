@@ -15,10 +15,11 @@ import msgspec
 import yaml
 
 from slipway.settings.checks import MAX_WORD
-from slipway.settings.tree import PASSWORD, Branch, Settings, seconds
+from slipway.settings.tree import PASSWORD, Settings
+from slipway.settings.values import Branch, seconds
 
 # fields that should not be literal text in the file
-SECRET = re.compile(r"^keys(\[\d+\])?(\.key)?$|\.api_key$")
+SECRET = re.compile(r"^keys(\[\d+\])?(\.key)?$|\.api_key$|^alerts\.notify\..+\.(secret|password)$")
 MAX_VALUES = 100_000  # of the file, with all aliases written out
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -30,6 +31,7 @@ TYPE_WORDS = {
     "`bool`": "`true` or `false`",
     "`object`": "a mapping",
     "`null`": "nothing",
+    "`str | null`": "text, in quotes if it is a number",
 }
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from slipway.settings.alerting import AlertSettings, Slo
+from slipway.settings.values import Branch, Duration
 from slipway.types import MAX_SECTIONS
 
 SQLITE = "sqlite:///"
@@ -18,50 +20,11 @@ POSTGRES = ("postgresql://", "postgres://")
 DEFAULT_DATA = ".slipway"
 DEFAULT_STORE = f"{SQLITE}{DEFAULT_DATA}/slipway.db"
 PASSWORD = re.compile(r"(?<=//)([^/@:]*):([^@]*)(?=@)")  # of an address: user and password
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
-
-
-Duration = Annotated[
-    float,
-    Meta(
-        extra={"duration": True},
-        extra_json_schema={"type": ["number", "string"], "pattern": DURATION.pattern},
-    ),
-]
 
 
 def without_password(address: str) -> str:
     """Return the address of a store as it may be shown."""
     return PASSWORD.sub(r"\1:…", address)
-
-
-def seconds(value: object) -> float:
-    """Return the seconds of a duration: `250ms`, `2s`, `5m`, `1h`, `30d`, or a number of seconds.
-
-    Raise ValueError that says what is expected.
-    """
-    found = None if isinstance(value, bool) else DURATION.fullmatch(str(value))
-    if found is None:
-        raise ValueError(f"`{value}` is not a duration; write `250ms`, `2s`, `5m`, `1h` or `30d`")
-    return float(found[1]) * UNITS[found[2] or "s"]
-
-
-SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-
-
-def share(value: str) -> float:
-    """Parse a share as written: `5%`. Raises ValueError, which says what is expected."""
-    found = SHARE.fullmatch(value.strip())
-    if found is None or not 0 < float(found[1]) <= 100:
-        raise ValueError(f"`{value}` is not a share; write `5%`")
-    return float(found[1]) / 100
-
-
-class Branch(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of the tree. With a `shorthand`, it can be written as that field's value alone."""
-
-    shorthand: ClassVar[str | None] = None
 
 
 class Listen(Branch, frozen=True, kw_only=True):
@@ -318,6 +281,24 @@ class CacheStorage(Branch, frozen=True, kw_only=True):
     ] = None
 
 
+class TraceSettings(Branch, frozen=True, kw_only=True):
+    """How long it is known what happened to each answer."""
+
+    shorthand: ClassVar[str | None] = "keep"
+    keep: Annotated[
+        Duration,
+        Meta(gt=0, description="how long what happened to each answer is kept"),
+    ] = 86_400.0
+    at_most_mb: Annotated[
+        float,
+        Meta(ge=1, description="disk space for traces, in MiB; the oldest are deleted first"),
+    ] = 512.0
+
+    @property
+    def at_most_bytes(self) -> int:
+        return int(self.at_most_mb * 1024 * 1024)
+
+
 class ModelSettings(Branch, frozen=True, kw_only=True):
     provider: Annotated[
         str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")
@@ -423,6 +404,14 @@ class ModelSettings(Branch, frozen=True, kw_only=True):
             "as its first model does. Default: the top-level `cache.exact`"
         ),
     ] = None
+    metrics: Annotated[
+        str | bool,
+        Meta(
+            description="where the model's server publishes metrics of its own, such as "
+            "`http://gpu-1:8000/metrics`; `true` for `/metrics` on the host of `base_url`. vLLM's "
+            "and llama.cpp's are understood"
+        ),
+    ] = False
     extends: Annotated[
         str | None,
         Meta(description="another model; its fields (except `name`) are used if not set here"),
@@ -683,6 +672,32 @@ class AppSettings(Branch, frozen=True, kw_only=True):
     ] = None
 
 
+class MetricsSettings(Branch, frozen=True, kw_only=True):
+    series: Annotated[
+        int,
+        Meta(
+            ge=500,
+            le=1_000_000,
+            description="how many series all metrics may have together; names of apps and models "
+            "beyond that are counted as `other`",
+        ),
+    ] = 2000
+    gpu: Annotated[
+        bool | None,
+        Meta(
+            description="whether to read NVIDIA GPUs of this machine; needs the extra `gpu`. "
+            "Default: if there are any and the extra is installed"
+        ),
+    ] = None
+    compatible: Annotated[
+        tuple[Literal["vllm", "litellm"], ...],
+        Meta(
+            description="write the metrics under the names of these products as well, for "
+            "dashboards that were made for them"
+        ),
+    ] = ()
+
+
 class Settings(Branch, frozen=True, kw_only=True):
     listen: Annotated[Listen, Meta(description="address, and who may connect")] = Listen()
     limits: Annotated[Limits, Meta(description="limits of sizes, times and numbers")] = Limits()
@@ -719,6 +734,10 @@ class Settings(Branch, frozen=True, kw_only=True):
     cache: Annotated[
         CacheStorage, Meta(description="where kept answers are, and those of bare models")
     ] = CacheStorage()
+    metrics: Annotated[MetricsSettings, Meta(description="what is measured")] = MetricsSettings()
+    traces: Annotated[
+        TraceSettings, Meta(description="how long, and in how much space, traces are kept")
+    ] = TraceSettings()
     shared: Annotated[
         str | None,
         Meta(
@@ -758,6 +777,12 @@ class Settings(Branch, frozen=True, kw_only=True):
         dict[str, AppSettings],
         Meta(description="named profiles; a client calls an app as a model"),
     ] = {}
+    slo: Annotated[Slo, Meta(description="what users should get; alerts say when they do not")] = (
+        Slo()
+    )
+    alerts: Annotated[
+        AlertSettings, Meta(description="which alerts there are, and who is notified of them")
+    ] = AlertSettings()
 
 
 def json_schema() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Documents and their index keep their own tables in the same file (knowledge/document_store.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from slipway.ledger import LedgerRow
@@ -305,6 +305,36 @@ class Ledger(Protocol):
 
     def drop_rows(self, before: float) -> int:
         """Delete the rows that are older than this; return how many there were."""
+
+
+class HistoryRow(Record, frozen=True, kw_only=True):
+    """What all metrics counted in the `step_s` seconds before `at`, in `telemetry/history.py`'s own
+    compressed form.
+    """
+
+    step_s: int
+    at: float
+    counts: bytes
+
+
+class HistoryRows(Protocol):
+    """What metrics counted over time, and the state of alerts, of each server (`source`). Every
+    method blocks, and raises StoreError.
+    """
+
+    def save(
+        self, source: str, rows: Sequence[HistoryRow], *, drop_before: Mapping[int, float]
+    ) -> None:
+        """Save rows, and drop those of each `step_s`, of any server, that are older than that."""
+
+    def load(self, source: str, since: float) -> list[HistoryRow]:
+        """Return the rows of a server since then, oldest first."""
+
+    def save_alerts(self, source: str, states: Mapping[str, bytes]) -> None:
+        """Replace the states of a server's alerts by these."""
+
+    def load_alerts(self, source: str) -> dict[str, bytes]:
+        """Return the states of a server's alerts, by their ids."""
 
 
 class FeedbackFilter(Record, frozen=True, kw_only=True):

@@ -91,6 +91,15 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         )""",
         "CREATE INDEX collected_at ON collected (at)",
     ),
+    8: (
+        """CREATE TABLE history (
+            source TEXT NOT NULL, step_s INTEGER NOT NULL, at REAL NOT NULL, counts BLOB NOT NULL,
+            PRIMARY KEY (source, step_s, at)
+        )""",
+        """CREATE TABLE alerts (
+            source TEXT NOT NULL, id TEXT NOT NULL, state BLOB NOT NULL, PRIMARY KEY (source, id)
+        )""",
+    ),
 }
 SERVED_BY_AT = {"answers": 6, "feedback": 9}  # position of the column `served_by`
 LATEST = max(MIGRATIONS)

@@ -6,9 +6,18 @@ from pathlib import Path
 from slipway.errors import SettingsError
 from slipway.settings import Settings
 from slipway.settings.tree import SQLITE, without_password
-from slipway.store.contract import Conversations, Keys, Ledger, Records, RuleRows, StoreError
+from slipway.store.contract import (
+    Conversations,
+    HistoryRows,
+    Keys,
+    Ledger,
+    Records,
+    RuleRows,
+    StoreError,
+)
 from slipway.store.conversations import SqlConversations
 from slipway.store.database import Database
+from slipway.store.history_rows import SqlHistoryRows
 from slipway.store.keys import SqlKeys
 from slipway.store.ledger_rows import SqlLedger
 from slipway.store.migrations import migrate
@@ -31,6 +40,7 @@ class RecordStore:
         self.ledger: Ledger = SqlLedger(database)
         self.keys: Keys = SqlKeys(database)
         self.rules: RuleRows = SqlRuleRows(database)
+        self.history: HistoryRows = SqlHistoryRows(database)
 
     def secret(self) -> bytes:
         """Return the secret that cookies are signed with; all servers of this store share it."""

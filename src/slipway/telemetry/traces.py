@@ -1,84 +1,195 @@
-"""Keep the records of the latest answers in memory, to be found by the answer's id.
+"""Keep what happened to each answer for a day, to be found by its id.
 
-A record says which models were tried, when, and how each try ended; never what was asked or
-answered.
+A record says which stages ran and which models were tried, when, and how each ended; never what was
+asked or answered. `emit` costs the event loop a tenth of a microsecond; a thread writes what came
+in a second into a file.
 """
 
+import logging
+import threading
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import msgspec
+from slipway.telemetry import trace_files
+from slipway.telemetry.trace_files import Found, TimedRecord, TraceWriter
+from slipway.telemetry.trace_views import summary, tries
+from slipway.types import (
+    AnswerDone,
+    AttemptDone,
+    FeedbackGiven,
+    PipelineRecord,
+    Record,
+    RuleUsed,
+)
 
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, PipelineRecord, RuleUsed
-
-KEPT_ANSWERS = 2000
-# An answer may be tried again any number of times; only its latest records are kept.
+log = logging.getLogger("slipway")
+KEEP_S = 86_400.0
+AT_MOST_BYTES = 512 * 1024 * 1024
+FLUSH_S = 1.0
+MOST_WAITING = 40_000  # records in memory while they cannot be written
+# An answer may be tried again any number of times; only its latest records are shown
 MAX_RECORDS = 200
-TimedRecord = tuple[
-    float, AnswerDone | AttemptDone | RuleUsed
-]  # seconds since the epoch at which it ended
+MOST_LOOKED_AT = 200_000  # answers that one list looks through
+UNWRITTEN = "traces cannot be written (%s): the latest ones are kept in memory until they can"
+TRACED = (AnswerDone, AttemptDone, RuleUsed)
+
+Take = Callable[[Sequence[TimedRecord]], None]
+
+
+class TraceFilter(Record, frozen=True, kw_only=True):
+    """Which answers a list shows: at most `limit` that ended `before` a time, in seconds since the
+    epoch; of one `app`, with an error if `errors`, and if they took more than `slower_than_s`.
+    """
+
+    limit: int = 50
+    errors: bool = False
+    app: str | None = None
+    slower_than_s: float | None = None
+    before: float = float("inf")
+
+    def takes(self, answer: dict[str, Any]) -> bool:
+        """Return whether an answer belongs in the list."""
+        return (
+            (self.app is None or answer.get("app") == self.app)
+            and (not self.errors or answer.get("error") is not None)
+            and (self.slower_than_s is None or answer.get("duration_s", 0) > self.slower_than_s)
+        )
 
 
 class Traces:
-    """The traces of the latest KEPT_ANSWERS answers, filled by `emit`."""
+    """The traces of a server, in `folder`; several processes share it.
 
-    def __init__(self) -> None:
-        self.records: dict[str, list[TimedRecord]] = {}  # by the answer's id, the oldest first
+    `takers` get every batch of records before it is written, in the thread that writes.
+    """
+
+    def __init__(
+        self, folder: Path, keep_s: float = KEEP_S, at_most_bytes: int = AT_MOST_BYTES
+    ) -> None:
+        self.folder = folder
+        self.takers: list[Take] = []
+        self.on_lost: Callable[[int], None] = lambda count: None
+        self.lost = 0  # records that could not be kept
+        self._writer = TraceWriter(folder, keep_s, at_most_bytes)
+        self._pending: deque[TimedRecord] = deque()
+        self._unwritten: list[TimedRecord] = []
+        self._lock = threading.Lock()
+        self._searching = threading.Lock()  # one search at a time: it is answers that matter
+        self._ends = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_failing = False
+
+    def limit(self, keep_s: float, at_most_bytes: int) -> None:
+        """Set how long traces are kept, and how many bytes of them."""
+        self._writer.limit(keep_s, at_most_bytes)
+
+    @property
+    def keep_s(self) -> float:
+        return self._writer.keep_s
 
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Keep a record of an answer, of a call to a model, or of a rule."""
-        if isinstance(record, AttemptDone):
-            answer_id = record.answer_id
-        elif isinstance(record, AnswerDone):
-            answer_id = record.id
-        elif isinstance(record, RuleUsed):
-            answer_id = record.answer_id
+        if type(record) in TRACED:
+            self._pending.append((time.time(), record))  # type: ignore[arg-type]
+
+    # writing
+
+    def start(self) -> None:
+        """Begin to write once a second."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="slipway-traces", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ends.wait(FLUSH_S):
+            try:
+                self.flush()
+            except Exception:  # a defect here must not end the writing of traces for good
+                log.exception("bug: traces could not be written")
+
+    def flush(self) -> None:
+        """Write what was emitted until now."""
+        with self._lock:
+            batch = self._take()
+            if batch:
+                for take in self.takers:
+                    take(batch)
+            self._unwritten += batch
+            if self._unwritten:
+                self._write()
+
+    def _take(self) -> list[TimedRecord]:
+        taken, pending = list[TimedRecord](), self._pending
+        while pending:
+            taken.append(pending.popleft())
+        return taken
+
+    def _write(self) -> None:
+        try:
+            self._writer.write(self._unwritten)
+        except OSError as error:
+            if not self._is_failing:
+                self._is_failing = True
+                log.warning(UNWRITTEN, error.strerror or error)
+            self._drop(len(self._unwritten) - MOST_WAITING)
         else:
-            return
-        records = self.records.get(answer_id)
-        if records is None:
-            records = self.records[answer_id] = []
-            if len(self.records) > KEPT_ANSWERS:
-                del self.records[next(iter(self.records))]
-        records.append((time.time(), record))
-        if len(records) > MAX_RECORDS:
-            del records[0]
+            self._unwritten = []
+            if self._is_failing:
+                self._is_failing = False
+                log.info("traces are written again")
+
+    def _drop(self, count: int) -> None:
+        """Forget the oldest records that could not be written."""
+        if count > 0:
+            del self._unwritten[:count]
+            self.lost += count
+            self.on_lost(count)
+
+    def close(self) -> None:
+        """Write the last records, and end."""
+        self._ends.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.flush()
+        self._writer.close()
+
+    # reading
 
     def find(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
-        """Return the trace of a finished answer of this owner, or None if there is none.
+        """Return the trace of a finished answer of this owner, or None if there is none. Blocks.
 
         If `owner` is None, answers of every owner are found.
         """
-        records = self.records.get(answer_id, [])
-        owners = {record.owner for _, record in records if isinstance(record, AnswerDone)}
+        self.flush()
+        with self._searching:
+            found = trace_files.find(self.folder, answer_id)
+        found += [each for each in self._in_memory() if trace_files.answer_of(each) == answer_id]
+        found = sorted(found, key=lambda each: each.at)[-MAX_RECORDS:]
+        owners = {each.fields["owner"] for each in found if each.kind is AnswerDone}
         if not owners or owner not in (None, *owners):
             return None
-        return {"id": answer_id, "tries": tries(records)}
+        return {"id": answer_id, "tries": tries(found)}
 
+    def recent(self, wanted: TraceFilter) -> tuple[list[dict[str, Any]], bool]:
+        """Return summaries of the latest answers, and whether older ones were not looked at. Blocks."""
+        self.flush()
+        with self._searching:
+            found, looked = trace_files.recent(
+                self.folder, wanted.takes, wanted.limit, wanted.before, MOST_LOOKED_AT
+            )
+        found += [
+            each
+            for each in self._in_memory()
+            if each.kind is AnswerDone and each.at < wanted.before and wanted.takes(each.fields)
+        ]
+        found = sorted(found, key=lambda each: -each.at)[: wanted.limit]
+        return [summary(each) for each in found], looked >= MOST_LOOKED_AT
 
-def tries(records: list[TimedRecord]) -> list[dict[str, Any]]:
-    """Group records by try, each with its calls to models and the rules that recognised the
-    question. `answer` is None while a try runs.
-    """
-    found = list[dict[str, Any]]()
-    attempts, rules = list[dict[str, Any]](), list[dict[str, Any]]()
-    for at, record in records:
-        if isinstance(record, AttemptDone):
-            attempts.append({"ended_at": at, **record_fields(record)})
-        elif isinstance(record, RuleUsed):
-            rules.append(record_fields(record))
-        else:
-            answer = {"ended_at": at, **record_fields(record)}
-            found.append({"answer": answer, "attempts": attempts, "rules": rules})
-            attempts, rules = [], []
-    running = {"answer": None, "attempts": attempts, "rules": rules}
-    return [*found, running] if attempts or rules else found
-
-
-def record_fields(record: AnswerDone | AttemptDone | RuleUsed) -> dict[str, Any]:
-    """Return the fields of a record without the ids and the owner."""
-    return {
-        name: value
-        for name, value in msgspec.to_builtins(record).items()
-        if name not in ("id", "answer_id", "owner")
-    }
+    def _in_memory(self) -> list[Found]:
+        """Return the records that could not be written."""
+        with self._lock:
+            waiting = list(self._unwritten)
+        return [Found(at, type(record), trace_files.fields_of(record)) for at, record in waiting]

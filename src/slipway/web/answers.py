@@ -11,7 +11,18 @@ from starlette.responses import Response, StreamingResponse
 
 from slipway.answer import Current, Pipeline, answer, answer_kept
 from slipway.answer.draft import Draft, Say
-from slipway.errors import BadRequest, ModelNotFound, NotCached
+from slipway.errors import (
+    BadRequest,
+    Cancelled,
+    Conflict,
+    Gone,
+    ModelNotFound,
+    NotCached,
+    NotFound,
+    ProviderError,
+    SlipwayError,
+    all_errors,
+)
 from slipway.knowledge.access import matcher
 from slipway.knowledge.attachments import Attachments
 from slipway.types import (
@@ -24,6 +35,20 @@ from slipway.types import (
 )
 from slipway.web.asgi import Receive, Scope, Send
 from slipway.web.cache_headers import cache_headers, wish_of
+from slipway.web.descriptions import (
+    EVENTS_TYPE,
+    JSON_TYPE,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    WHOLE,
+    YES_NO,
+    Operation,
+    Parameter,
+    fields,
+    list_of,
+    or_null,
+)
 from slipway.web.feedback import answered_record, is_alone
 from slipway.web.guard import STREAM, Guard, language_of
 from slipway.web.names import callable_names, check_name, unknown_name
@@ -40,6 +65,40 @@ from slipway.web.wire import (
 )
 
 NoteAnswered = Callable[[Answered], None]
+CACHE_WISH = Parameter(
+    name="x-slipway-cache", about="what the cache may do: `off`, `refresh` or `only`"
+)
+LAST_EVENT = Parameter(name="Last-Event-ID", about="the number of the last event that was read")
+AFTER = Parameter(name="after", about="the same, for clients that cannot set the header")
+ANSWER_ERRORS: tuple[type[SlipwayError], ...] = (
+    ModelNotFound,
+    NotCached,
+    *all_errors(ProviderError),
+)
+ANSWER = fields(
+    id=TEXT,
+    text=or_null(TEXT),
+    served_by=or_null(TEXT),
+    model=or_null(TEXT),
+    abstained=YES_NO,
+    sources=list_of(OBJECT),
+    citations=list_of(OBJECT),
+    sections=list_of(OBJECT),
+    usage=or_null(OBJECT),
+    notices=list_of(OBJECT),
+    attempts=WHOLE,
+    ttft_s=or_null(NUMBER),
+    duration_s=or_null(NUMBER),
+)
+ASK = Operation(
+    about="an answer with its sources, whole or as events",
+    headers=(CACHE_WISH,),
+    body=AnswerRequest,
+    returns=ANSWER,
+    sends=(JSON_TYPE, EVENTS_TYPE),
+    errors=(*ANSWER_ERRORS, NotFound, Cancelled),
+    passes_on_refusals=True,
+)
 
 
 class AnswerRoutes:
@@ -194,10 +253,51 @@ class AnswerRoutes:
     def paths(self) -> list[ApiRoute]:
         """Return the routes, except `POST /v1/answers`, which is called directly."""
         return [
-            ApiRoute("/v1/answers/{id}", self.read, methods=["GET"]),
-            ApiRoute("/v1/answers/{id}/events", self.resume, methods=["GET"]),
-            ApiRoute("/v1/answers/{id}/cancel", self.cancel, methods=["POST"]),
-            ApiRoute("/v1/answers/{id}/retry", self.retry, methods=["POST"]),
+            ApiRoute(
+                "/v1/answers/{id}",
+                self.read,
+                methods=["GET"],
+                does=Operation(
+                    about="an answer as far as it is written",
+                    returns=fields(**ANSWER["properties"], state=TEXT),
+                    errors=(NotFound, Gone),
+                ),
+            ),
+            ApiRoute(
+                "/v1/answers/{id}/events",
+                self.resume,
+                methods=["GET"],
+                does=Operation(
+                    about="its events behind `Last-Event-ID`",
+                    headers=(LAST_EVENT,),
+                    query=(AFTER,),
+                    sends=(EVENTS_TYPE,),
+                    returns=TEXT,
+                    errors=(NotFound, Gone),
+                ),
+            ),
+            ApiRoute(
+                "/v1/answers/{id}/cancel",
+                self.cancel,
+                methods=["POST"],
+                does=Operation(
+                    about="stops it", returns=fields(id=TEXT, state=TEXT), errors=(NotFound, Gone)
+                ),
+            ),
+            ApiRoute(
+                "/v1/answers/{id}/retry",
+                self.retry,
+                methods=["POST"],
+                does=Operation(
+                    about="does again what is missing",
+                    body=RetryRequest,
+                    body_is_needed=False,
+                    returns=ANSWER,
+                    sends=(JSON_TYPE, EVENTS_TYPE),
+                    errors=(*ANSWER_ERRORS, NotFound, Gone, Conflict, Cancelled),
+                    passes_on_refusals=True,
+                ),
+            ),
         ]
 
 

@@ -8,10 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Current
-from slipway.errors import BadRequest
+from slipway.errors import BadRequest, NotFound, TooLarge
 from slipway.knowledge.attachments import Attachments
 from slipway.providers import encode_json
 from slipway.types import Asker
+from slipway.web.descriptions import DELETED, FORM_TYPE, TEXT, WHOLE, Operation, fields
 from slipway.web.documents import DocumentRoutes
 from slipway.web.routes import ApiRoute
 
@@ -50,8 +51,24 @@ class AttachmentRoutes:
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/v1/attachments", self.add, methods=["POST"]),
-            ApiRoute("/v1/attachments/{id}", self.forget, methods=["DELETE"]),
+            ApiRoute(
+                "/v1/attachments",
+                self.add,
+                methods=["POST"],
+                does=Operation(
+                    about="reads a file for one conversation: a form with `file`",
+                    takes=FORM_TYPE,
+                    body=fields(file={"type": "string", "format": "binary"}),
+                    returns=fields(id=TEXT, name=TEXT, passages=WHOLE),
+                    errors=(TooLarge,),
+                ),
+            ),
+            ApiRoute(
+                "/v1/attachments/{id}",
+                self.forget,
+                methods=["DELETE"],
+                does=Operation(about="forgets it", returns=DELETED, errors=(NotFound,)),
+            ),
         ]
 
 

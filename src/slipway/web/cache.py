@@ -14,6 +14,7 @@ from slipway.settings.checks import suggest
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.savings import savings_report
 from slipway.types import Asker
+from slipway.web.descriptions import ANYTHING, OBJECT, WHOLE, YES_NO, Operation, fields
 from slipway.web.guard import Guard
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
@@ -121,6 +122,25 @@ class CacheRoutes:
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/v1/cache/invalidate", self.invalidate, methods=["POST"]),
-            ApiRoute("/v1/cache/report", self.report, methods=["GET"]),
+            ApiRoute(
+                "/v1/cache/invalidate",
+                self.invalidate,
+                methods=["POST"],
+                does=Operation(
+                    about="removes kept answers by `app`, `tag`, `document` or `key`",
+                    body=InvalidateRequest,
+                    returns=fields(invalidated=WHOLE, everywhere=YES_NO),
+                    errors=(Forbidden, NotFound),
+                ),
+            ),
+            ApiRoute(
+                "/v1/cache/report",
+                self.report,
+                methods=["GET"],
+                does=Operation(
+                    about="what kept answers saved, and what is kept",
+                    returns=fields(since=WHOLE, saved=ANYTHING, kept=OBJECT),
+                    errors=(Forbidden,),
+                ),
+            ),
         ]

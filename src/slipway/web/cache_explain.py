@@ -10,8 +10,9 @@ from starlette.responses import Response
 from slipway.answer import Current
 from slipway.answer.kept_answers import KeptAsk
 from slipway.answer.similar import explain
-from slipway.errors import BadRequest, Forbidden
+from slipway.errors import BadRequest, Forbidden, ModelNotFound
 from slipway.types import Asker, Message, Question, new_id
+from slipway.web.descriptions import Operation
 from slipway.web.guard import Guard
 from slipway.web.names import check_name
 from slipway.web.responses import reply
@@ -88,4 +89,15 @@ class CacheExplainRoutes:
         )
 
     def paths(self) -> list[ApiRoute]:
-        return [ApiRoute("/v1/cache/explain", self.explain, methods=["POST"])]
+        return [
+            ApiRoute(
+                "/v1/cache/explain",
+                self.explain,
+                methods=["POST"],
+                does=Operation(
+                    about="whether a question would get the answer of a similar one, and why",
+                    body=ExplainRequest,
+                    errors=(Forbidden, ModelNotFound),
+                ),
+            )
+        ]

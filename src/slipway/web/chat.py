@@ -3,16 +3,18 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from slipway.answer import App, Current, Pipeline, proxy, proxy_kept
 from slipway.answer.writing import wants_json
-from slipway.errors import BadRequest, NotCached
+from slipway.errors import BadRequest, Cancelled, NotCached
 from slipway.providers import encode_json
 from slipway.types import Asker, Failed, Question, new_id
 from slipway.web.answers import (
+    ANSWER_ERRORS,
+    CACHE_WISH,
     NoteAnswered,
     answer_headers,
     note_when_done,
@@ -20,7 +22,19 @@ from slipway.web.answers import (
     work_for,
 )
 from slipway.web.cache_headers import wish_of
-from slipway.web.completions import CompletionWriter, chat_body_of
+from slipway.web.completions import COMPLETION_BODY, CompletionWriter, chat_body_of
+from slipway.web.descriptions import (
+    EVENTS_TYPE,
+    JSON_TYPE,
+    OBJECT,
+    TEXT,
+    YES_NO,
+    Operation,
+    fields,
+    list_of,
+    one_of,
+    or_null,
+)
 from slipway.web.exchange import Exchange, header_lines
 from slipway.web.guard import Guard, language_of
 from slipway.web.names import check_name
@@ -30,6 +44,7 @@ from slipway.web.wire import (
     SLIPWAY_FIELDS,
     Chat,
     ChunkWriter,
+    Roles,
     chat_completion,
     conversation,
     parse_chat,
@@ -39,6 +54,40 @@ from slipway.web.wire import (
 )
 
 LARGE_BODY = 1024 * 1024  # bytes
+COMPLETED = fields(id=TEXT, object=TEXT, choices=list_of(OBJECT))
+MESSAGE = {
+    "type": "object",
+    "properties": {
+        "role": one_of(*get_args(Roles)),
+        "content": {"anyOf": [TEXT, list_of(OBJECT), {"type": "null"}]},
+    },
+    "required": ["role"],
+}
+CHAT_BODY = {
+    "type": "object",
+    "description": "OpenAI's chat request; fields that are not listed here go to the model.",
+    "properties": {
+        "model": TEXT,
+        "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
+        "stream": or_null(YES_NO),
+        "stream_options": or_null(OBJECT),
+    },
+    "required": ["model", "messages"],
+}
+CHAT = Operation(
+    about="OpenAI's chat completions, of an app, a route or a model",
+    headers=(CACHE_WISH,),
+    body=CHAT_BODY,
+    returns=COMPLETED,
+    sends=(JSON_TYPE, EVENTS_TYPE),
+    errors=(*ANSWER_ERRORS, Cancelled),
+    passes_on_refusals=True,
+)
+COMPLETION = msgspec.structs.replace(
+    CHAT,
+    about="OpenAI's older text completions; the prompt is sent as a chat message",
+    body=COMPLETION_BODY,
+)
 NOT_FOR_APPS = ("tools", "functions", "logprobs", "modalities", "audio", "prediction")
 
 

@@ -9,6 +9,7 @@ from slipway.answer import Facts
 from slipway.errors import BadRequest
 from slipway.providers import encode_json
 from slipway.providers.sse import Framer, data_of
+from slipway.web.descriptions import TEXT, YES_NO, or_null
 from slipway.web.response_writer import HttpResponseWriter
 from slipway.web.wire import parse_json, sse
 
@@ -20,6 +21,11 @@ class CompletionRequest(msgspec.Struct):
     prompt: str | list[Any] | None = None
 
 
+COMPLETION_BODY = {
+    "type": "object",
+    "properties": {"model": TEXT, "prompt": TEXT, "stream": or_null(YES_NO)},
+    "required": ["model", "prompt"],
+}
 decode_request = msgspec.json.Decoder(CompletionRequest).decode
 decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

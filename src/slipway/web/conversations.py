@@ -14,6 +14,17 @@ from slipway.providers import encode_json
 from slipway.store import Conversations, RecordStore, SavedConversation, Shared, StoreError
 from slipway.types import Asker, new_id
 from slipway.web.asgi import Receive, Scope, Send
+from slipway.web.descriptions import (
+    DELETED,
+    OBJECT,
+    TEXT,
+    WHOLE,
+    Operation,
+    Parameter,
+    fields,
+    list_of,
+    one_of,
+)
 from slipway.web.guard import JSON, Guard, respond
 from slipway.web.routes import ApiRoute, AsgiHandler
 from slipway.web.wire import parse_json
@@ -27,6 +38,9 @@ _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 _NO_CONVERSATION = "There is no conversation of this id."
 _NO_SHARE = "There is no shared conversation of this id."
 _MAY_BE = "The link may have expired, or your key or login may not read what it cites."
+
+ERRORS = (NotFound, NotKept)
+WORDS = Parameter(name="q", about="words that title or turns contain")
 
 Result = TypeVar("Result")
 
@@ -185,13 +199,71 @@ class ConversationRoutes:
     def paths(self) -> list[ApiRoute]:
         one, share = "/v1/conversations/{id}", "/v1/shares/{id}"
         return [
-            ApiRoute("/v1/conversations", self.listed, methods=["GET"]),
-            ApiRoute(one, self.one, methods=["GET"]),
-            ApiRoute(one, AsgiHandler(self.put), methods=["PUT"]),
-            ApiRoute(one, self.delete, methods=["DELETE"]),
-            ApiRoute("/v1/shares", AsgiHandler(self.share), methods=["POST"]),
-            ApiRoute(share, self.shared, methods=["GET"]),
-            ApiRoute(share, self.unshare, methods=["DELETE"]),
+            ApiRoute(
+                "/v1/conversations",
+                self.listed,
+                methods=["GET"],
+                does=Operation(
+                    about="the conversations that the server keeps for this key or person; `?q=WORDS`",
+                    query=(WORDS,),
+                    returns=fields(object=one_of("list"), data=list_of(OBJECT)),
+                    errors=ERRORS,
+                ),
+            ),
+            ApiRoute(
+                one,
+                self.one,
+                methods=["GET"],
+                does=Operation(
+                    about="one of them with its turns",
+                    returns=fields(id=TEXT, title=TEXT, turns=list_of(OBJECT)),
+                    errors=ERRORS,
+                ),
+            ),
+            ApiRoute(
+                one,
+                AsgiHandler(self.put),
+                methods=["PUT"],
+                does=Operation(
+                    about="saves one",
+                    body=ConversationRequest,
+                    returns=fields(id=TEXT),
+                    errors=ERRORS,
+                ),
+            ),
+            ApiRoute(
+                one,
+                self.delete,
+                methods=["DELETE"],
+                does=Operation(about="deletes one", returns=DELETED, errors=ERRORS),
+            ),
+            ApiRoute(
+                "/v1/shares",
+                AsgiHandler(self.share),
+                methods=["POST"],
+                does=Operation(
+                    about="shares a conversation by a link",
+                    body=ShareRequest,
+                    returns=fields(id=TEXT, days=WHOLE),
+                    errors=(NotKept,),
+                ),
+            ),
+            ApiRoute(
+                share,
+                self.shared,
+                methods=["GET"],
+                does=Operation(
+                    about="what was shared, if the reader may read what it cites",
+                    returns=fields(id=TEXT, turns=list_of(OBJECT)),
+                    errors=ERRORS,
+                ),
+            ),
+            ApiRoute(
+                share,
+                self.unshare,
+                methods=["DELETE"],
+                does=Operation(about="takes a link back", returns=DELETED, errors=ERRORS),
+            ),
         ]
 
 

@@ -28,6 +28,18 @@ from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
 from slipway.knowledge.reading import failure_text
 from slipway.types import Asker, Record
+from slipway.web.descriptions import (
+    DELETED,
+    FORM_TYPE,
+    OBJECT,
+    TEXT,
+    YES_NO,
+    Operation,
+    Parameter,
+    fields,
+    list_of,
+    one_of,
+)
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
@@ -38,7 +50,23 @@ _MAX_NAME = 150
 _FIELDS = ("file", "app", "tags", "groups")
 _MAX_FILES = 100
 _MAX_TAGS, _MAX_TAG = 50, 100
-_FILTERS = ("app", "state")  # query parameters of the list
+FILTERS = (
+    Parameter(name="app", about="only documents of this app"),
+    Parameter(
+        name="state",
+        about="only documents in this state",
+        schema=one_of("done", "partly", "failed", "reading"),
+    ),
+)
+FORM = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        **dict.fromkeys(("app", "tags", "groups"), TEXT),
+    },
+    "required": ["file"],
+}
+DOCUMENT = fields(id=TEXT, app=TEXT, path=TEXT, state=TEXT)
 _PARALLEL_READS = 2  # uploads read at the same time
 
 
@@ -89,10 +117,11 @@ class DocumentRoutes:
     async def listed(self, request: Request) -> Response:
         """List the documents that the asker may read."""
         asker: Asker = request.scope["slipway.asker"]
-        if unknown := next((key for key in request.query_params if key not in _FILTERS), None):
+        known = [each.name for each in FILTERS]
+        if unknown := next((key for key in request.query_params if key not in known), None):
             raise BadRequest(
                 f"There is no query parameter `{unknown[:50]}`.",
-                f"Known: {', '.join(_FILTERS)}.",
+                f"Known: {', '.join(known)}.",
                 param=unknown[:50],
             )
         apps = self.apps(asker, request.query_params.get("app"))
@@ -292,12 +321,66 @@ class DocumentRoutes:
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/v1/documents", self.listed, methods=["GET"]),
-            ApiRoute("/v1/documents", self.add, methods=["POST"]),
-            ApiRoute("/v1/documents/scan", self.scan, methods=["POST"]),
-            ApiRoute("/v1/documents/scan", self.scanned, methods=["GET"]),
-            ApiRoute("/v1/documents/{id}", self.one, methods=["GET"]),
-            ApiRoute("/v1/documents/{id}", self.remove, methods=["DELETE"]),
+            ApiRoute(
+                "/v1/documents",
+                self.listed,
+                methods=["GET"],
+                does=Operation(
+                    about="the documents that this key may read, with their state; `?state=failed`, `?app=NAME`",
+                    query=FILTERS,
+                    returns=fields(object=one_of("list"), data=list_of(DOCUMENT), may_add=YES_NO),
+                    errors=(NotFound,),
+                ),
+            ),
+            ApiRoute(
+                "/v1/documents",
+                self.add,
+                methods=["POST"],
+                does=Operation(
+                    about="adds documents: a form with `file`, and perhaps `app`, `tags`, `groups`",
+                    takes=FORM_TYPE,
+                    body=FORM,
+                    returns=fields(object=one_of("list"), data=list_of(DOCUMENT)),
+                    status=201,
+                    errors=(Forbidden, NotFound, TooLarge, NotKept, StorageFull),
+                ),
+            ),
+            ApiRoute(
+                "/v1/documents/scan",
+                self.scan,
+                methods=["POST"],
+                does=Operation(
+                    about="has the folders looked at now",
+                    returns=fields(data=list_of(OBJECT)),
+                    errors=(Forbidden, NotFound),
+                ),
+            ),
+            ApiRoute(
+                "/v1/documents/scan",
+                self.scanned,
+                methods=["GET"],
+                does=Operation(
+                    about="how far that is",
+                    returns=fields(data=list_of(OBJECT)),
+                    errors=(Forbidden, NotFound),
+                ),
+            ),
+            ApiRoute(
+                "/v1/documents/{id}",
+                self.one,
+                methods=["GET"],
+                does=Operation(about="one of them", returns=DOCUMENT, errors=(NotFound,)),
+            ),
+            ApiRoute(
+                "/v1/documents/{id}",
+                self.remove,
+                methods=["DELETE"],
+                does=Operation(
+                    about="removes one that was added",
+                    returns=DELETED,
+                    errors=(Forbidden, NotFound, Conflict, NotKept),
+                ),
+            ),
         ]
 
 

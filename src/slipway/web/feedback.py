@@ -8,9 +8,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.errors import BadRequest, Conflict, Gone
+from slipway.errors import BadRequest, Conflict, Gone, NotFound, NotKept, StorageFull
 from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Opinion
 from slipway.types import MAX_SECTIONS, Answered, Asker, Question
+from slipway.web.descriptions import TEXT, WHOLE, Operation, fields
 from slipway.web.guard import Guard
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
@@ -66,8 +67,26 @@ class FeedbackRoutes:
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/v1/feedback", self.give, methods=["POST"]),
-            ApiRoute("/v1/feedback/{answer}", self.withdraw, methods=["DELETE"]),
+            ApiRoute(
+                "/v1/feedback",
+                self.give,
+                methods=["POST"],
+                does=Operation(
+                    about="keeps what somebody says of an answer",
+                    body=FeedbackRequest,
+                    errors=(NotFound, Conflict, NotKept, StorageFull),
+                ),
+            ),
+            ApiRoute(
+                "/v1/feedback/{answer}",
+                self.withdraw,
+                methods=["DELETE"],
+                does=Operation(
+                    about="takes a vote back",
+                    returns=fields(answer=TEXT, withdrawn=WHOLE),
+                    errors=(NotFound, NotKept, StorageFull),
+                ),
+            ),
         ]
 
 

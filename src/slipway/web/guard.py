@@ -53,7 +53,7 @@ RequestHeaders = dict[bytes, bytes]
 # These paths, and those under /static/, need no key
 OPEN = frozenset(
     {
-        *("/", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz"),
+        *("/", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz", "/openapi.json"),
         *("/login", "/login/callback", "/logout"),
     }
 )

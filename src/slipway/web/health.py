@@ -1,6 +1,6 @@
 """The routes of health and metrics."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -11,10 +11,17 @@ from slipway.answer import Current, Pipeline
 from slipway.knowledge import Knowledge
 from slipway.routing import healths_of, models_of
 from slipway.routing.health import HealthReport
-from slipway.telemetry.metrics import BAD, ModelState, Telemetry
+from slipway.telemetry.gauges import GaugeRow
+from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.model_states import BAD, ModelState
 from slipway.types import Asker
+from slipway.web.descriptions import OBJECT, TEXT, WHOLE, Operation, fields, one_of
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
+
+READY = fields(
+    status=one_of("ready", "starting"), state=one_of("ok", "degraded"), models=WHOLE, health=OBJECT
+)
 
 
 class Workers(Protocol):
@@ -26,6 +33,10 @@ class Workers(Protocol):
 
     async def model_states(self) -> Sequence[Mapping[str, ModelState]]:
         """Return the states of the models in the other workers."""
+        ...
+
+    async def gauges(self) -> Sequence[Sequence[GaugeRow]]:
+        """Return what the other workers know beside what they counted."""
         ...
 
 
@@ -49,6 +60,7 @@ class HealthRoutes:
         self.current, self.telemetry, self.settings_state = current, telemetry, settings_state
         self.workers: Workers | None = None  # set if there are several
         self.sharing: Sharing | None = None  # set if servers share limits
+        self.before_scrape: Callable[[], Awaitable[None]] = nothing
 
     async def healthz(self, request: Request) -> Response:
         """Return 200 while the process is alive; several workers are counted."""
@@ -113,17 +125,48 @@ class HealthRoutes:
         A key that is limited to some names sees only their metrics.
         """
         asker: Asker = request.scope["slipway.asker"]
-        others = () if self.workers is None else await self.workers.model_states()
-        text, kind = self.telemetry.render(request.headers.get("accept", ""), asker.apps, others)
+        await self.before_scrape()
+        others = () if self.workers is None else await self.workers.gauges()
+        accept, settings = request.headers.get("accept", ""), self.current.settings.metrics
+        text, kind = self.telemetry.render(accept, asker.apps, others, settings.compatible)
         return Response(text, media_type=kind)
 
     def paths(self) -> list[ApiRoute]:
         """Return the routes."""
         return [
-            ApiRoute("/healthz", self.healthz, methods=["GET"]),
-            ApiRoute("/readyz", self.readyz, methods=["GET"]),
-            ApiRoute("/metrics", self.metrics, methods=["GET"]),
+            ApiRoute(
+                "/healthz",
+                self.healthz,
+                methods=["GET"],
+                does=Operation(
+                    about="whether the process is alive", returns=fields(status=one_of("ok"))
+                ),
+            ),
+            ApiRoute(
+                "/readyz",
+                self.readyz,
+                methods=["GET"],
+                does=Operation(
+                    about="whether something can answer, and what is degraded",
+                    returns=READY,
+                    also={503: READY},
+                ),
+            ),
+            ApiRoute(
+                "/metrics",
+                self.metrics,
+                methods=["GET"],
+                does=Operation(
+                    about="metrics for Prometheus",
+                    sends=("text/plain", "application/openmetrics-text"),
+                    returns=TEXT,
+                ),
+            ),
         ]
+
+
+async def nothing() -> None:
+    """Do nothing before a scrape."""
 
 
 def note_worse(health: dict[str, HealthReport], states: Mapping[str, ModelState]) -> None:

@@ -8,10 +8,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.errors import Forbidden, NotKept
+from slipway.errors import Conflict, Forbidden, NotFound, NotKept
 from slipway.keys import GRACE, KeyDesk, MadeKey, NewKey
 from slipway.store import SavedKey, StoreError
 from slipway.types import Asker
+from slipway.web.descriptions import TEXT, Operation, fields, list_of, one_of
 from slipway.web.guard import Guard
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
@@ -19,6 +20,9 @@ from slipway.web.wire import parse_json
 
 MAX_KB = 64.0  # of a request
 Result = TypeVar("Result")
+ERRORS = (Forbidden, NotKept)
+KEY = fields(object=one_of("key"), id=TEXT, name=TEXT, tenant=TEXT)
+MADE = fields(object=one_of("key"), id=TEXT, key=TEXT)
 
 
 class RotateRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,11 +87,47 @@ class KeyRoutes:
     def paths(self) -> list[ApiRoute]:
         one = "/v1/keys/{id}"
         return [
-            ApiRoute("/v1/keys", self.listed, methods=["GET"]),
-            ApiRoute("/v1/keys", self.create, methods=["POST"]),
-            ApiRoute(one, self.one, methods=["GET"]),
-            ApiRoute(one, self.revoke, methods=["DELETE"]),
-            ApiRoute(f"{one}/rotate", self.rotate, methods=["POST"]),
+            ApiRoute(
+                "/v1/keys",
+                self.listed,
+                methods=["GET"],
+                does=Operation(
+                    about="the keys in the store, for an admin key",
+                    returns=fields(object=one_of("list"), data=list_of(KEY)),
+                    errors=ERRORS,
+                ),
+            ),
+            ApiRoute(
+                "/v1/keys",
+                self.create,
+                methods=["POST"],
+                does=Operation(about="makes a key", body=NewKey, returns=MADE, errors=ERRORS),
+            ),
+            ApiRoute(
+                one,
+                self.one,
+                methods=["GET"],
+                does=Operation(about="one of them", returns=KEY, errors=(*ERRORS, NotFound)),
+            ),
+            ApiRoute(
+                one,
+                self.revoke,
+                methods=["DELETE"],
+                does=Operation(
+                    about="revokes it", returns=KEY, errors=(*ERRORS, NotFound, Conflict)
+                ),
+            ),
+            ApiRoute(
+                f"{one}/rotate",
+                self.rotate,
+                methods=["POST"],
+                does=Operation(
+                    about="replaces it by another secret",
+                    body=RotateRequest,
+                    returns=MADE,
+                    errors=(*ERRORS, NotFound, Conflict),
+                ),
+            ),
         ]
 
 

@@ -17,6 +17,7 @@ from slipway.login.oidc import OidcClient, SignInAttempt
 from slipway.login.sessions import Sealer
 from slipway.providers import encode_json
 from slipway.settings import Login, Oidc
+from slipway.web.descriptions import TEXT, Operation, Parameter, fields
 from slipway.web.routes import ApiRoute
 
 log = logging.getLogger("slipway")
@@ -98,9 +99,43 @@ class LoginRoutes:
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/login", self.begin, methods=["GET"]),
-            ApiRoute("/login/callback", self.callback, methods=["GET"]),
-            ApiRoute("/logout", self.logout, methods=["POST"]),
+            ApiRoute(
+                "/login",
+                self.begin,
+                methods=["GET"],
+                does=Operation(
+                    about="sends the browser to the OpenID Connect provider",
+                    query=(
+                        Parameter(name="next", about="where to go afterwards: a query of the page"),
+                    ),
+                    status=303,
+                    sends=(),
+                    errors=(NotFound,),
+                ),
+            ),
+            ApiRoute(
+                "/login/callback",
+                self.callback,
+                methods=["GET"],
+                does=Operation(
+                    about="where the provider sends it back to",
+                    query=(
+                        Parameter(name="code", about="the provider's code"),
+                        Parameter(name="state", about="what the sign-in began with"),
+                    ),
+                    status=303,
+                    sends=(),
+                    errors=(NotFound,),
+                ),
+            ),
+            ApiRoute(
+                "/logout",
+                self.logout,
+                methods=["POST"],
+                does=Operation(
+                    about="ends the session", returns=fields(next=TEXT), errors=(NotFound,)
+                ),
+            ),
         ]
 
 

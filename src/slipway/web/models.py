@@ -7,10 +7,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Current, Pipeline
+from slipway.errors import ModelNotFound
 from slipway.types import Asker
+from slipway.web.descriptions import OBJECT, TEXT, WHOLE, Operation, fields, list_of, one_of
 from slipway.web.names import callable_names, check_name
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
+
+MODEL = fields(
+    id=TEXT, object=one_of("model"), created=WHOLE, owned_by=TEXT, slipway=OBJECT
+)  # as OpenAI describes a model, and our own field
 
 
 class ModelRoutes:
@@ -58,6 +64,19 @@ class ModelRoutes:
     def paths(self) -> list[ApiRoute]:
         """Return the routes."""
         return [
-            ApiRoute("/v1/models", self.models, methods=["GET"]),
-            ApiRoute("/v1/models/{name:path}", self.model, methods=["GET"]),
+            ApiRoute(
+                "/v1/models",
+                self.models,
+                methods=["GET"],
+                does=Operation(
+                    about="the names that this key may call",
+                    returns=fields(object=one_of("list"), data=list_of(MODEL)),
+                ),
+            ),
+            ApiRoute(
+                "/v1/models/{name:path}",
+                self.model,
+                methods=["GET"],
+                does=Operation(about="one of them", returns=MODEL, errors=(ModelNotFound,)),
+            ),
         ]

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from slipway.answer import Current
 from slipway.errors import NotFound
+from slipway.web.descriptions import TEXT, Operation, Schema
 from slipway.web.routes import ApiRoute
 
 POLICY = (
@@ -43,6 +44,9 @@ KINDS = {
 PACKED = frozenset({".html", ".css", ".js", ".svg", ".webmanifest"})  # worth compressing
 
 COMMENTED = frozenset({".js", ".css"})  # our own files, whose comments are for developers
+
+
+UNCHANGED: dict[int, Schema | None] = {304: None}
 
 
 class StaticFile(NamedTuple):
@@ -146,9 +150,54 @@ async def static_file(request: Request) -> Response:
 
 def page_paths(current: Current) -> list[ApiRoute]:
     return [
-        ApiRoute("/", index, methods=["GET"]),
-        ApiRoute("/embed", EmbedPage(current).index, methods=["GET"]),
-        ApiRoute("/embed.js", embed_script, methods=["GET"]),
-        ApiRoute("/favicon.ico", favicon, methods=["GET"]),
-        ApiRoute("/static/{name:path}", static_file, methods=["GET"]),
+        ApiRoute(
+            "/",
+            index,
+            methods=["GET"],
+            does=Operation(
+                about="the chat page", sends=("text/html",), returns=TEXT, also=UNCHANGED
+            ),
+        ),
+        ApiRoute(
+            "/embed",
+            EmbedPage(current).index,
+            methods=["GET"],
+            does=Operation(
+                about="the chat page in a frame of another site",
+                sends=("text/html",),
+                returns=TEXT,
+                also=UNCHANGED,
+            ),
+        ),
+        ApiRoute(
+            "/embed.js",
+            embed_script,
+            methods=["GET"],
+            does=Operation(
+                about="the script that puts it there",
+                sends=("text/javascript",),
+                returns=TEXT,
+                also=UNCHANGED,
+            ),
+        ),
+        ApiRoute(
+            "/favicon.ico",
+            favicon,
+            methods=["GET"],
+            does=Operation(
+                about="the icon of the page", sends=("image/svg+xml",), returns=TEXT, also=UNCHANGED
+            ),
+        ),
+        ApiRoute(
+            "/static/{name:path}",
+            static_file,
+            methods=["GET"],
+            does=Operation(
+                about="a file of the page",
+                sends=("*/*",),
+                returns=TEXT,
+                also=UNCHANGED,
+                errors=(NotFound,),
+            ),
+        ),
     ]

@@ -15,6 +15,7 @@ from slipway.knowledge import files as knowledge_files
 from slipway.knowledge.attachments import Attachments
 from slipway.providers import encode_json
 from slipway.types import Asker, Passage
+from slipway.web.descriptions import TEXT, YES_NO, Operation, fields
 from slipway.web.routes import ApiRoute
 
 OPENED = {".pdf": "application/pdf"}  # kinds of files that a browser shows at a page
@@ -78,8 +79,27 @@ class PassageRoutes:
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/v1/passages/{id}", self.one, methods=["GET"]),
-            ApiRoute("/v1/passages/{id}/file", self.file, methods=["GET"]),
+            ApiRoute(
+                "/v1/passages/{id}",
+                self.one,
+                methods=["GET"],
+                does=Operation(
+                    about="a passage of a document, and the ids of those before and after it",
+                    returns=fields(id=TEXT, path=TEXT, text=TEXT, has_file=YES_NO),
+                    errors=(NotFound,),
+                ),
+            ),
+            ApiRoute(
+                "/v1/passages/{id}/file",
+                self.file,
+                methods=["GET"],
+                does=Operation(
+                    about="the PDF that a passage is from",
+                    sends=("application/pdf",),
+                    returns=TEXT,
+                    errors=(NotFound,),
+                ),
+            ),
         ]
 
 

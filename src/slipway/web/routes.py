@@ -1,15 +1,38 @@
 """Starlette's routes, with our errors for unknown paths and methods."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slipway.errors import MethodNotAllowed, NotFound
+from slipway.web.descriptions import Operation
 
 
 class ApiRoute(Route):
-    """A route that raises MethodNotAllowed for a wrong method."""
+    """A route that raises MethodNotAllowed for a wrong method.
+
+    `does` describes it for /openapi.json and docs/api.md; a path that a browser loads by itself has
+    none, and is in neither.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        methods: Sequence[str],
+        does: Operation | None = None,
+    ) -> None:
+        super().__init__(path, endpoint, methods=[*methods])
+        self.does = does
+
+    @property
+    def method(self) -> str:
+        """Return its one method; GET answers HEAD as well."""
+        (method,) = (self.methods or set()) - {"HEAD"}
+        return method
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.methods and scope["method"] not in self.methods:

@@ -9,6 +9,7 @@ from slipway.answer import Current
 from slipway.knowledge.readers import READERS
 from slipway.login import Person
 from slipway.providers import encode_json
+from slipway.web.descriptions import OBJECT, TEXT, YES_NO, Operation, fields, or_null
 from slipway.web.routes import ApiRoute
 
 
@@ -38,4 +39,19 @@ class SessionRoutes:
         }
 
     def paths(self) -> list[ApiRoute]:
-        return [ApiRoute("/v1/session", self.session, methods=["GET"])]
+        return [
+            ApiRoute(
+                "/v1/session",
+                self.session,
+                methods=["GET"],
+                does=Operation(
+                    about="who asks, and what the page may offer",
+                    returns=fields(
+                        person=or_null(TEXT),
+                        logout=YES_NO,
+                        conversations=TEXT,
+                        attach=or_null(OBJECT),
+                    ),
+                ),
+            )
+        ]

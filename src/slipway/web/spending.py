@@ -14,6 +14,16 @@ from slipway.errors import BadRequest, Forbidden, NotKept
 from slipway.ledger import LedgerRow, format_usd, moment, usd
 from slipway.store import Grouping, Ledger, LedgerFilter, LedgerSum, StoreError
 from slipway.types import Asker
+from slipway.web.descriptions import (
+    OBJECT,
+    TEXT,
+    WHOLE,
+    Operation,
+    Parameter,
+    fields,
+    list_of,
+    one_of,
+)
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
@@ -21,6 +31,17 @@ GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
 OWN = ("day", "app", "model")  # how a key's own use may be added up
 MOST_ROWS = 1000
 FIELDS = ("key", "tenant", "app", "model", "answer")  # that rows may be chosen by
+SINCE = Parameter(name="since", about="a day (`2026-01-31`) or how far back (`7d`)")
+ROWS = (
+    *(Parameter(name=name, about=f"only calls of this {name}") for name in FIELDS),
+    Parameter(name="rows", about="`true` for single calls instead of sums"),
+    Parameter(
+        name="limit",
+        about="how many calls at most",
+        schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
+    ),
+    Parameter(name="after", about="the id of the last call of the page before"),
+)
 FLUSH_S = 2.0  # how long a report waits for calls that were just booked
 
 
@@ -94,9 +115,42 @@ class SpendingRoutes:
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/v1/usage", self.usage, methods=["GET"]),
-            ApiRoute("/v1/ledger", self.ledger, methods=["GET"]),
+            ApiRoute(
+                "/v1/usage",
+                self.usage,
+                methods=["GET"],
+                does=Operation(
+                    about="what this key has spent, by day, app or model: `?by=app`, `?since=7d`",
+                    query=(groups(OWN), SINCE),
+                    returns=fields(
+                        object=one_of("usage"),
+                        key=TEXT,
+                        tenant=TEXT,
+                        cost_usd=TEXT,
+                        calls=WHOLE,
+                        budgets=list_of(OBJECT),
+                        data=list_of(OBJECT),
+                    ),
+                    errors=(NotKept,),
+                ),
+            ),
+            ApiRoute(
+                "/v1/ledger",
+                self.ledger,
+                methods=["GET"],
+                does=Operation(
+                    about="what all keys have spent, for admin keys; `?by=key`, or `?answer=ID` for its calls",
+                    query=(groups(GROUPINGS), SINCE, *ROWS),
+                    returns=fields(object=one_of("list"), data=list_of(OBJECT)),
+                    errors=(Forbidden, NotKept),
+                ),
+            ),
         ]
+
+
+def groups(known: tuple[str, ...]) -> Parameter:
+    """Return the parameter that names the groups which sums are made for."""
+    return Parameter(name="by", about="a sum for each", schema=one_of(*known))
 
 
 def grouping(asked: Mapping[str, str], known: tuple[str, ...]) -> Grouping:

@@ -3,6 +3,7 @@
     POST …/chat/completions   streamed and not, with usage, `n` up to 8, `max_tokens`
     POST …/embeddings         unit vectors of 8 dimensions, the same for the same input
     GET  …/models, /healthz
+    GET  /metrics             what vLLM or llama.cpp publishes of itself, if `metrics` names one
     and for tests, also in another process:
     GET  /requests            the requests received
     PUT  /script              a JSON list of entries, which replaces the script

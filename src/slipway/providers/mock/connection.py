@@ -177,6 +177,10 @@ class MockConnection(asyncio.Protocol):
             self._sending = Sending(self, request, reply, self.charge)
             self._sending.start()
 
+    def is_writing_for(self, tail: str) -> bool:
+        """Return whether a reply to a path that ends so is in progress."""
+        return self._sending is not None and self._sending.request.seen.path.endswith(tail)
+
     def drop(self) -> None:
         """End the connection at once, with any reply in progress."""
         self._stop()

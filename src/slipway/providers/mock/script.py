@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from slipway.providers.mock.faults import Fault, FaultContext, goes_by_time, parse_fault
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 
 FORM = (
     "Write FAULT[%P][@WHEN][xM], such as cut-5, status-503@1x3 (calls 1 to 3), down@2s-5s "

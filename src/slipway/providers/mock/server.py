@@ -18,6 +18,7 @@ import msgspec
 from slipway.providers.mock.chat_request import ChatBody
 from slipway.providers.mock.connection import MockConnection
 from slipway.providers.mock.continuing import CONTINUES
+from slipway.providers.mock.engine_metrics import ENGINES, EngineCounts
 from slipway.providers.mock.faults import (
     Fault,
     FaultContext,
@@ -27,7 +28,7 @@ from slipway.providers.mock.faults import (
     fault_of_model,
     refusal,
 )
-from slipway.providers.mock.invoice import Invoice, as_csv
+from slipway.providers.mock.invoice import CallBill, Invoice, as_csv
 from slipway.providers.mock.listening import Listener, tls_context
 from slipway.providers.mock.reply import (
     MockReply,
@@ -84,6 +85,10 @@ class MockServer:
             raise ValueError(
                 f"continues: there is no {settings.continues!r}. Known: {', '.join(CONTINUES)}."
             )
+        if settings.metrics is not None and settings.metrics not in ENGINES:
+            raise ValueError(
+                f"metrics: there is no {settings.metrics!r}. Known: {', '.join(ENGINES)}."
+            )
         self.settings = settings
         self.port = settings.port
         self.requests: list[RecordedRequest] = []
@@ -92,7 +97,8 @@ class MockServer:
         self._started_at = 0.0
         self._connections: set[MockConnection] = set()
         self.invoice = Invoice(settings.prices) if settings.prices is not None else None
-        charge = self.invoice.add if self.invoice is not None else None
+        self._engine = EngineCounts() if settings.metrics is not None else None
+        charge = self._charge if self.invoice or self._engine else None
         self._listener = Listener(
             lambda: MockConnection(self._answer, self._connections, charge),
             tls_context(settings.tls_cert, settings.tls_key),
@@ -212,12 +218,29 @@ class MockServer:
         draft = change_draft(draft, faults, given)
         rendered = render(draft)
         reply = change_reply(rendered, faults, given)
-        if self.invoice is not None:
+        if self._engine is not None and reply.status == 200:
+            self._engine.asked(draft.seed, draft.prompt_tokens)
+        if self.invoice is not None or self._engine is not None:
             bill = bill_of(draft)
             if not draft.stream and reply.writes != rendered.writes:
                 bill = msgspec.structs.replace(bill, output_tokens=0)
             reply = msgspec.structs.replace(reply, bill=bill)
         return reply
+
+    def _charge(self, bill: CallBill, output_tokens: int) -> None:
+        """Count a call whose reply has ended after so many tokens."""
+        if self.invoice is not None:
+            self.invoice.add(bill, output_tokens)
+        if self._engine is not None:
+            self._engine.wrote(bill, output_tokens)
+
+    def _metrics(self, seen: RecordedRequest, _: bytes) -> MockReply:
+        if self._engine is None or self.settings.metrics is None:
+            return self._unknown_route(seen, b"")
+        busy = sum(each.is_writing_for("/chat/completions") for each in self._connections)
+        text = ENGINES[self.settings.metrics](self._engine, busy, self.settings.models[0])
+        kind = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        return whole(text.encode(), headers=(kind,))
 
     def _embeddings(self, seen: RecordedRequest, body: bytes) -> MockReply:
         self._calls += 1
@@ -281,6 +304,7 @@ ROUTES = (
     _Route("POST", "/embeddings", MockServer._embeddings),
     _Route("GET", "/models", MockServer._models),
     _Route("GET", "/healthz", MockServer._healthz, remembered=False, open=True, steers=True),
+    _Route("GET", "/metrics", MockServer._metrics, remembered=False),
     _Route("GET", "/invoice", MockServer._get_invoice, remembered=False, steers=True),
     _Route("GET", "/requests", MockServer._list_requests, remembered=False, steers=True),
     _Route("PUT", "/script", MockServer._put_script, remembered=False, steers=True),

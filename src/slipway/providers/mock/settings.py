@@ -17,7 +17,8 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     Bearer KEY` or `api-key: KEY`; one that carries one of the `bad_keys` is refused. `script` is
     explained in the package's docstring. `continues` is one of `CONTINUES`. With `tls_cert` and
     `tls_key`, both PEM files, the mock speaks TLS. With `prices` (USD per million tokens of input
-    and output), it writes an invoice of its calls.
+    and output), it writes an invoice of its calls. `metrics` is `vllm` or `llama.cpp`: it publishes
+    metrics as that server does.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +39,7 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     prices: tuple[str, str] | None = None
+    metrics: str | None = None
 
 
 class RecordedRequest(msgspec.Struct, kw_only=True):

@@ -1,0 +1,1 @@
+"""Say whether a deployment is ready: each check is a row with a state and what to do."""

@@ -1,0 +1,1 @@
+"""Alerts: defined once, written as Prometheus rules, and evaluated by Slipway itself."""
