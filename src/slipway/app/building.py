@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.routing import Router
 
-from slipway.admission import Admission, InFlight
+from slipway.admission import Admission, InFlight, Meters, SharedLimits
 from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
@@ -104,8 +104,12 @@ class Assembly:
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
         self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
+        meters = Meters()
+        self.shared_limits = self.share_limits(meters)
         self.carried = Carried(
             emit=self.emit,
+            meters=meters,
+            shared=self.shared_limits,
             live=live,
             pace=Pace(self.records),
             books=self.ledger,
@@ -140,6 +144,10 @@ class Assembly:
     def in_flight(self) -> InFlight:
         """Return what counts the answers in progress."""
         return InFlight()
+
+    def share_limits(self, meters: Meters) -> SharedLimits | None:
+        """Return what shares limits with other servers."""
+        return None if self.redis is None else SharedLimits(self.redis, meters)
 
     def count_answers(self) -> Telemetry:
         """Return the metrics."""
@@ -326,6 +334,7 @@ class Assembly:
 
     def health_routes(self) -> HealthRoutes:
         routes = HealthRoutes(self.current, self.telemetry, self.reloading.status)
+        routes.sharing = self.shared_limits
         routes.before_scrape = self.reader.refresh
         return routes
 
@@ -368,6 +377,8 @@ class Assembly:
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
+        if self.shared_limits is not None:
+            self.shared_limits.start()
         self.carried.cache.start()
         if self.sampling is not None:
             self.sampling.start()
@@ -387,6 +398,8 @@ class Assembly:
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
         await self.carried.cache.close()
+        if self.shared_limits is not None:
+            await self.shared_limits.close()
         if self.redis is not None:
             await self.redis.close()
         await self.carried.pace.close()

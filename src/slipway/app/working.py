@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from starlette.routing import Router
 
-from slipway.admission import InFlight
+from slipway.admission import InFlight, Meters, SharedLimits
 from slipway.answer import App
 from slipway.app.building import Assembly
 from slipway.app.compiling import compile_pipeline, models_for
@@ -200,6 +200,10 @@ class FollowerAssembly(WorkerAssembly):
 
     def check_edges(self, settings: Settings) -> None:
         """Say nothing: the first worker does."""
+
+    def share_limits(self, meters: Meters) -> SharedLimits | None:
+        """Share nothing: the first worker answers keys with limits."""
+        return None
 
     def watch_engines(self, settings: Settings) -> None:
         """Watch nothing, like `read_metrics`."""
