@@ -56,7 +56,8 @@ RequestHeaders = dict[bytes, bytes]
 # These paths, and those under /static/, need no key
 OPEN = frozenset(
     {
-        *("/", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz", "/openapi.json"),
+        *("/", "/ops", "/embed", "/embed.js", "/favicon.ico"),
+        *("/healthz", "/readyz", "/openapi.json"),
         *("/login", "/login/callback", "/logout"),
     }
 )
@@ -64,7 +65,7 @@ OPEN = frozenset(
 VERSIONED = frozenset(
     {
         *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
-        *("traces", "keys", "cache", "usage", "ledger"),
+        *("traces", "keys", "cache", "usage", "ledger", "operations"),
     }
 )
 CHAT = frozenset({"/v1/chat/completions", "/v1/completions"})
