@@ -29,6 +29,7 @@ log = logging.getLogger("slipway")
 KEEP_S = 86_400.0
 AT_MOST_BYTES = 512 * 1024 * 1024
 FLUSH_S = 1.0
+PRUNE_S = 60.0  # between two looks for old segments
 MOST_WAITING = 40_000  # records in memory while they cannot be written
 # An answer may be tried again any number of times; only its latest records are shown
 MAX_RECORDS = 200
@@ -109,9 +110,13 @@ class Traces:
             self._thread.start()
 
     def _run(self) -> None:
+        pruned_at = 0.0
         while not self._ends.wait(FLUSH_S):
             try:
                 self.flush()
+                if time.monotonic() - pruned_at > PRUNE_S:  # also if nothing is asked any more
+                    pruned_at = time.monotonic()
+                    self._writer.prune(time.time())
             except Exception:  # a defect here must not end the writing of traces for good
                 log.exception("bug: traces could not be written")
 
