@@ -27,6 +27,7 @@ COMMANDS = {
     "cache": "Show what kept answers saved, explain and remove them.",
     "ledger": "Show what was spent, and compare it with an invoice.",
     "prices": "Show what models cost, and where the price is from.",
+    "alerts": "Show alerts, write rules for Prometheus, test who is notified.",
     "eval": "Measure how good search and answers are.",
     "plan": "Choose a model and a deployment for what a business needs.",
     "models": "Look into the catalogue of models: tasks, prices, licences, zones.",

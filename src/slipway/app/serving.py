@@ -1,7 +1,6 @@
 """`slipway serve` and `slipway check`."""
 
 import asyncio
-import logging
 import sys
 from contextlib import closing
 from functools import partial
@@ -18,6 +17,7 @@ from slipway.app.loading import (
     rule_warnings,
     with_model_names,
 )
+from slipway.app.logs import begin_log, use_format
 from slipway.app.rulebooks import failing_tests
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge
 from slipway.app.supervised import serve_workers
@@ -32,14 +32,10 @@ from slipway.weights import fetching
 
 def serve(flags: Flags, *, quiet: bool = False) -> None:
     """Serve until SIGTERM. Raises SettingsError for invalid settings or an unusable address."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname).1s %(message)s",
-        datefmt="%H:%M:%S",
-        level=logging.WARNING if quiet else logging.INFO,
-    )
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    begin_log(quiet=quiet)
     flags = with_model_names(flags)
     found = load_settings(flags)
+    use_format(found.settings)
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
     records = LazyRecords(found.settings)
