@@ -220,7 +220,7 @@ def model_reasons(states: Mapping[str, str]) -> Iterable[ServiceReason]:
             code="no_model", level="red", text="No model takes calls now.", names=broken
         )
     else:
-        text = f"These models take no calls now; others answer: {', '.join(broken)}."
+        text = f"These models take no calls now: {', '.join(broken)}."
         yield ServiceReason(code="models_down", level="amber", text=text, names=broken)
 
 

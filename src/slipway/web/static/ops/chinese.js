@@ -34,7 +34,7 @@ export default {
     errors: ({ share, goal, count }) => `${percent(share)} 的回答失败（${count} 个）；目标允许 ${percent(goal)}`,
     slow: ({ seconds, goal }) => `首个词元需要 ${time(seconds)}（p95）；目标是 ${time(goal)}`,
     no_model: () => "没有模型可用",
-    models_down: ({ names }) => `暂不调用：${names.join("、")}；由其他模型回答`,
+    models_down: ({ names }) => `暂不调用：${names.join("、")}`,
     fallback: ({ share }) => `${percent(share)} 的回答来自较小的模型、旧回答或引文`,
     lost: ({ count }) => `丢失了 ${count} 行账本或反馈`,
     budget_spent: ({ names }) => `预算已用完，提问被拒绝：${names.join("、")}`,

@@ -34,7 +34,7 @@ export default {
     errors: ({ share, goal, count }) => `${percent(share)} of answers fail (${count}); the goal allows ${percent(goal)}`,
     slow: ({ seconds, goal }) => `The first token takes up to ${time(seconds)} (p95); the goal is ${time(goal)}`,
     no_model: () => "No model takes calls",
-    models_down: ({ names }) => `Not called now: ${names.join(", ")}; other models answer`,
+    models_down: ({ names }) => `Not called now: ${names.join(", ")}`,
     fallback: ({ share }) => `${percent(share)} of answers come from a smaller model, an old answer or quotes`,
     lost: ({ count }) => `${count} rows of the ledger or of feedback were lost`,
     budget_spent: ({ names }) => `Budget spent, questions are refused: ${names.join(", ")}`,
