@@ -37,7 +37,7 @@ export default {
     models_down: ({ names }) => `暂不调用：${names.join("、")}`,
     fallback: ({ share }) => `${percent(share)} 的回答来自较小的模型、旧回答或引文`,
     lost: ({ count }) => `丢失了 ${count} 行账本或反馈`,
-    budget_spent: ({ names }) => `预算已用完，提问被拒绝：${names.join("、")}`,
+    budget_spent: ({ names }) => `预算已用完：${names.join("、")}`,
     budget_near: ({ names }) => `预算即将用完：${names.join("、")}`,
     alert: ({ names }) => `告警：${names.join("、")}`,
   },

@@ -37,7 +37,7 @@ export default {
     models_down: ({ names }) => `Not called now: ${names.join(", ")}`,
     fallback: ({ share }) => `${percent(share)} of answers come from a smaller model, an old answer or quotes`,
     lost: ({ count }) => `${count} rows of the ledger or of feedback were lost`,
-    budget_spent: ({ names }) => `Budget spent, questions are refused: ${names.join(", ")}`,
+    budget_spent: ({ names }) => `Budget spent: ${names.join(", ")}`,
     budget_near: ({ names }) => `Budget nearly spent: ${names.join(", ")}`,
     alert: ({ names }) => `Alert: ${names.join(", ")}`,
   },
