@@ -34,7 +34,7 @@ from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.service import ServiceReports
+from slipway.telemetry.service import ServiceReports, goals_of
 from slipway.types import (
     Answered,
     AttemptDone,
@@ -347,10 +347,16 @@ class Assembly:
 
     def operations_routes(self) -> list[ApiRoute]:
         """Return the routes of the operations page; none if this process keeps no history."""
-        if self.sampling is None:
+        if self.sampling is None or self.alerting is None:
             return []
-        service = ServiceReports(self.sampling.history)
-        routes = OperationsRoutes(self.current, self.telemetry, service, self.records, self.traces)
+        routes = OperationsRoutes(
+            self.current,
+            self.telemetry,
+            ServiceReports(self.sampling.history, lambda: goals_of(self.current.settings.slo)),
+            self.records,
+            self.traces,
+            self.alerting.report,
+        )
         routes.workers = self.workers()
         return routes.paths()
 
