@@ -6,7 +6,8 @@
 `observe` is a client that streams answers of `slipway mock` through `slipway serve` at low load, and
 takes the time of each byte at its socket. It compares time to first token, time per output token and
 duration with the record of each answer and with the histograms of /metrics: every difference to the
-record, the means, and each bucket.
+record, the means, and each bucket. On a busy machine, `chrt -f 10` in front of the command keeps
+others away.
 
 `cost` measures requests per CPU-second with all telemetry on (metrics, traces, access log in JSON,
 history, alerts, a scrape each round) beside the same server with all of it off. Both are pinned to
