@@ -99,6 +99,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             ],
             "apps": {"tea": {"knowledge": str(documents)}},
             "embedding": "none",
+            "slo": {"ttft_p95": "3s", "tpot_p95": "120ms"},
         }
         server = stack.enter_context(serving(folder, settings=settings))
         until(lambda: server.get("/readyz", headers=AUTH).json()["knowledge"]["tea"]["ready"])
@@ -115,9 +116,10 @@ def test_a_call_counts_once_with_the_attributes_of_opentelemetry(site: Site) -> 
     assert call in text
     for kind, tokens in (("input", 2), ("output", 10)):
         assert total(text, token_line("spare", kind)) == tokens
-    edges = re.findall(r'time_to_first_token_seconds_bucket\{[^}]*"spare"[^}]*le="([^"]+)"', text)
-    edges = edges or re.findall(r'time_to_first_token_seconds_bucket\{[^}]*le="([^"]+)"', text)
-    assert {"20.0", "40.0", "80.0"} <= set(edges)
+    edges = re.findall(r'time_to_first_token_seconds_bucket\{[^}]*le="([^"]+)"', text)
+    assert {"3.0", "20.0", "40.0", "80.0"} <= set(edges)
+    assert "time_per_output_token_seconds_bucket" in text
+    assert ',le="0.12"}' in text
     assert f'slipway_build_info{{version="{__version__}"}} 1.0' in text
     assert site.value("process_start_time_seconds ") > 1.7e9
 

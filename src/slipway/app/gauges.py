@@ -147,5 +147,8 @@ class Engines:
 
 
 def edges_of(settings: Settings) -> Mapping[str, tuple[float, ...]]:
-    """Return the edges that the buckets of metrics need beside the usual ones."""
-    return {}
+    """Return the edges that the buckets of metrics need beside the usual ones, so that the share of
+    answers within an objective is exact. They are those of the start as long as the server runs:
+    between two edges, a share is estimated.
+    """
+    return {metric: (limit,) for metric, limit in settings.slo.edges.items()}
