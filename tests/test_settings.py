@@ -24,7 +24,7 @@ def check(
     (tmp_path / "docs").mkdir(exist_ok=True)
     (tmp_path / "docs" / "a.md").write_text("# A\n\nText.\n")
     (tmp_path / "s.yaml").write_text(yaml)
-    done = run("check", "--config", "s.yaml", *more, cwd=tmp_path, env=env)
+    done = run("check", "--offline", "--config", "s.yaml", *more, cwd=tmp_path, env=env)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 

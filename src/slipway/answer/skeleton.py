@@ -64,4 +64,6 @@ async def run_settled(
 ) -> None:
     """Run the stages of one answer as `Settled` does."""
     with Settled(pipeline, tally, if_cancelled=if_cancelled):
+        if tally.grant is not None and tally.grant.is_asked:
+            await tally.grant.agree()
         await stages()

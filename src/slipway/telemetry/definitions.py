@@ -102,6 +102,21 @@ COUNTED = {
         ("app", "by"),
         share=6,
     ),
+    "traces_lost": MetricDefinition(
+        "slipway_trace_lost_records",
+        "Records of answers and calls that are in no trace, because the disk could not be written.",
+        (),
+    ),
+    "log_lost": MetricDefinition(
+        "slipway_log_lost_lines",
+        "Requests that are missing in the access log, because the standard output was not read.",
+        (),
+    ),
+    "otlp_dropped": MetricDefinition(
+        "slipway_otlp_dropped_records",
+        "Records of answers and calls that the collector of `otlp` did not take in time.",
+        (),
+    ),
     "cache_removed": MetricDefinition(
         "slipway_cache_removed",
         "Kept answers that left memory, by cause: evicted (for lack of memory), expired, document "

@@ -77,6 +77,14 @@ READ = {
         joined="max",
         share=16,
     ),
+    "budget_left": MetricDefinition(
+        "slipway_budget_left_usd",
+        "USD that are left of the same budgets.",
+        ("scope", "name", "period"),
+        is_gauge=True,
+        joined="min",
+        share=16,
+    ),
     "budgets": MetricDefinition(
         "slipway_budgets",
         "How many budgets there are, by the share that is spent: under_80, over_80 (percent) or "

@@ -40,6 +40,12 @@ class Burn(Record, frozen=True, kw_only=True):
     long_s: float
     short_s: float
 
+    @property
+    def says(self) -> str:
+        if self.factor == 1:
+            return "the error budget will not last as long as it should"
+        return f"the error budget burns {self.factor:g} times too fast"
+
 
 BURNS = (
     Burn(name="BurnFast", severity="page", factor=14.4, long_s=HOUR, short_s=5 * MINUTE),
@@ -110,9 +116,10 @@ def burning(burn: Burn, budget: float, windows: Sequence[Window], minimum: int) 
     """Return the condition that both windows burn, and that the long one has answers enough."""
     limit = min(burn.factor * budget, MOST)
     bad, whole, _ = windows[0]
-    conditions = (
+    conditions = [
         *(Compared(left=part, comparison=">", number=limit) for _, _, part in windows),
         Compared(left=whole, comparison=">=", number=minimum),
-        Compared(left=bad, comparison=">=", number=minimum * FEWEST_BAD),
-    )
-    return Variant(when=AllOf(conditions=conditions), threshold=limit)
+    ]
+    if limit < FEWEST_BAD:  # else the conditions above ask for as many bad ones
+        conditions.append(Compared(left=bad, comparison=">=", number=minimum * FEWEST_BAD))
+    return Variant(when=AllOf(conditions=tuple(conditions)), threshold=limit)
