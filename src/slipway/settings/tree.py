@@ -470,6 +470,10 @@ class Allowance(Branch, frozen=True, kw_only=True):
         ),
     ] = "refuse"
 
+    @property
+    def has_money(self) -> bool:
+        return (self.usd_per_day, self.usd_per_month) != (None, None)
+
 
 class TenantSettings(Branch, frozen=True, kw_only=True):
     limits: Annotated[
@@ -741,8 +745,9 @@ class Settings(Branch, frozen=True, kw_only=True):
     shared: Annotated[
         str | None,
         Meta(
-            description="Redis that several servers share, as `redis://HOST:PORT/DB`; they answer "
-            "without it, too. Needs the extra `redis`"
+            description="Redis that several servers share, as `redis://HOST:PORT/DB`: kept answers, "
+            "and limits, which then hold for all together. They answer without it, too. Needs the "
+            "extra `redis`"
         ),
     ] = None
     ocr: Annotated[
