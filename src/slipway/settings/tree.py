@@ -100,6 +100,7 @@ class PriceTier(Branch, frozen=True, kw_only=True):
     output: Annotated[Decimal | None, Meta(description="USD per million output tokens")] = None
     cached_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     cache_write: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    cache_write_1h: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     reasoning: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     audio_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     audio_output: Annotated[Decimal | None, Meta(description="as in `price`")] = None
@@ -124,6 +125,13 @@ class Price(Branch, frozen=True, kw_only=True):
         Meta(
             description="USD per million input tokens written to the provider's cache; "
             "default: as `input`"
+        ),
+    ] = None
+    cache_write_1h: Annotated[
+        Decimal | None,
+        Meta(
+            description="USD per million input tokens written to the provider's cache for an hour; "
+            "default: as `cache_write`"
         ),
     ] = None
     reasoning: Annotated[
