@@ -14,7 +14,7 @@ from slipway.telemetry.history import History
 from slipway.telemetry.metrics import CODES, Telemetry
 from slipway.telemetry.service import ServiceReports, Verdict, blame
 from slipway.types import AnswerDone
-from slipway.web.operations import KeptParts
+from slipway.web.operations import KeptParts, alerts_of
 
 NOW = 1_700_000_000.0
 DONE = AnswerDone(
@@ -153,6 +153,23 @@ def test_firing_alerts(past: PastMinutes) -> None:
     verdict = past.verdict(firing=[("Spend", "amber"), ("Availability", "red")])
     assert [each.names for each in verdict.reasons] == [("Availability",), ("Spend",)]
     assert verdict.state == "red"
+
+
+def test_alerts_that_another_one_explains_are_not_shown() -> None:
+    def alert(name: str, state: str, severity: str, by: str | None = None) -> dict[str, Any]:
+        return {"name": name, "state": state, "severity": severity, "inhibited_by": by}
+
+    report = {
+        "data": [
+            alert("BurnFast", "firing", "page"),
+            alert("Burn", "firing", "page", "BurnFast"),
+            alert("Watchdog", "firing", "none"),
+            alert("ModelDown", "pending", "ticket"),
+            alert("Spend", "ok", "ticket"),
+            alert("FirstToken", "resolved", "page"),
+        ]
+    }
+    assert [each["name"] for each in alerts_of(report)] == ["BurnFast", "ModelDown"]
 
 
 def test_every_code_of_an_error_has_somebody_to_blame() -> None:

@@ -37,6 +37,7 @@ models:
   qwen-plus-sg: {{base_url: "http://127.0.0.1:9/v1", name: nobody, zone: ap-southeast, price: {{input: 0.11, output: 0.28}}}}
 apps:
   support: {{knowledge: [./docs], route: qwen-plus, limits: {{usd_per_day: 0.05, rpm: 600}}}}
+slo: {{availability: 99.5%, ttft_p95: 1500ms}}
 keys:
   - {{key: "{admin}", admin: true, documents: true}}
   - {{key: "{plain}"}}
@@ -73,6 +74,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             yield found
 
 
+def chat(server: Server, model: str) -> Any:
+    return plain_http.post(
+        f"{server.url}/v1/chat/completions",
+        json={"model": model, "messages": [{"role": "user", "content": "Hello"}]},
+        headers={"authorization": f"Bearer {PLAIN}"},
+        timeout=PATIENCE_S,
+    )
+
+
 def opened(page: Page, server: Server, key: str = ADMIN, query: str = "") -> None:
     page.add_init_script(f"sessionStorage.setItem('slipway.key', '{key}')")
     page.goto(f"{server.url}/ops{query}")
@@ -106,6 +116,7 @@ def test_the_numbers_are_those_of_the_records(server: Server) -> None:
     assert {each["id"] for each in shown["recent"]} == set(latest)
     assert [each["state"] for each in shown["documents"]["data"]] == ["failed", "done"]
     assert any("34 euro" in each["comment"] for each in shown["feedback"])
+    assert shown["goals"] == {"availability": 0.995, "ttft_p95_s": 1.5}
     (limit,) = shown["limits"]
     assert (limit["name"], limit["budgets"][0]["limit_usd"]) == ("support", "0.05")
 
@@ -203,12 +214,7 @@ def test_what_is_live_takes_no_focus_and_can_be_paused(page: Page, server: Serve
     last = answers.get_by_role("button").first
     last.focus()
     name = last.get_attribute("aria-label")
-    sent = plain_http.post(
-        f"{server.url}/v1/chat/completions",
-        json={"model": "qwen-plus", "messages": [{"role": "user", "content": "Hello"}]},
-        headers={"authorization": f"Bearer {PLAIN}"},
-        timeout=PATIENCE_S,
-    )
+    sent = chat(server, "qwen-plus")
     new = f"Show the trace of {sent.headers['x-slipway-answer-id']}"
     expect(answers.get_by_role("button", name=new)).to_be_visible()
     expect(answers.get_by_role("button", name=name)).to_be_focused()
@@ -266,3 +272,18 @@ def test_it_speaks_chinese_with_the_same_words(page: Page, server: Server) -> No
     }""")
     assert both[0] == both[1]
     assert not re.search(r"undefined|NaN", page.locator("main").text_content() or "")
+
+
+def test_an_incident_is_seen(page: Page, server: Server) -> None:
+    """It comes last: from now on, the server is not well."""
+    opened(page, server, query="?window=now")
+    for _ in range(120):
+        refused = chat(server, "qwen-plus-sg")
+        assert refused.status_code == 502
+    expect(page.locator("#verdict")).to_have_attribute("data-state", "red")
+    expect(page.locator("#verdict-reasons")).to_contain_text("of answers fail")
+    expect(page.locator("#verdict-reasons")).to_contain_text("Not called now: qwen-plus-sg")
+    alerts = page.get_by_role("region", name="Alerts")
+    expect(alerts.get_by_role("rowheader", name="AvailabilityBurnFast")).to_be_visible()
+    assert page.title().startswith("✕")
+    looked_at(page, "operations-incident", (PHONE, DESK))

@@ -118,7 +118,7 @@ class OperationsRoutes:
         service: ServiceReports,
         records: Callable[[], RecordStore],
         traces: TraceSource,
-        alerts: Alerts = dict,
+        alerts: Alerts,
     ) -> None:
         self.current, self.telemetry, self.service = current, telemetry, service
         self.records, self.traces, self.alerts = records, traces, alerts
