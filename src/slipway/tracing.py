@@ -34,17 +34,16 @@ incoming: ContextVar[TraceParent | None] = ContextVar("incoming", default=None)
 
 
 def parsed(headers: dict[bytes, bytes], share: float | None) -> TraceParent | None:
-    """Return what a request's headers say; None if they say nothing and nothing is exported.
+    """Return what a request's headers say; None if they say nothing and it is not exported.
 
-    `share` is the share of requests that are sampled if the client does not decide it; None if
-    nothing is exported. An invalid `traceparent` counts as none, as the standard wants it.
+    `share` is the share of requests that are exported if the client does not decide it; None if
+    none is. An invalid `traceparent` counts as none, as the standard wants it.
     """
     found = TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
     if found is None or not is_valid(found):
-        if share is None:
+        if share is None or (share < 1 and random.random() >= share):  # noqa: S311 - no secret
             return None
-        is_sampled = share >= 1 or random.random() < share  # noqa: S311 - it only spreads load
-        return TraceParent(is_sampled=is_sampled, is_exported=True)
+        return TraceParent(is_exported=True)
     state = headers.get(b"tracestate", b"")
     return TraceParent(
         trace_id=found[2].decode(),
