@@ -261,6 +261,17 @@ def test_the_keyboard_reaches_the_numbers(page: Page, server: Server) -> None:
     tab_to(page, "Values", "Tab")
 
 
+def test_the_theme_is_chosen_in_the_settings(page: Page, server: Server) -> None:
+    opened(page, server)
+    page.get_by_role("button", name="Settings").click()
+    dialog = page.get_by_role("dialog", name="Settings")
+    dialog.get_by_role("radio", name="Dark").check()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    axe_finds_nothing(page)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Settings")).to_be_focused()
+
+
 def test_it_speaks_chinese_with_the_same_words(page: Page, server: Server) -> None:
     opened(page, server, query="?lang=zh")
     expect(page.get_by_role("heading", name="运维")).to_be_visible()
