@@ -2,9 +2,10 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -50,7 +51,7 @@ class Server(NamedTuple):
 
     url: str
     past: list[PastAnswer]
-    first: dict[str, Any] = {}
+    first: Mapping[str, Any] = MappingProxyType({})
 
     def get(self, path: str, key: str | None = ADMIN) -> Any:
         headers = {"authorization": f"Bearer {key}"} if key else {}
