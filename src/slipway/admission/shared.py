@@ -52,7 +52,7 @@ decode = msgspec.msgpack.Decoder().decode
 Numbers = list[int]  # requests, tokens, answers, USD of the day, USD of the month
 
 
-class Wanted:
+class Undecided:
     """A question or a call that waits for a decision. It is counted here already."""
 
     __slots__ = ("answer", "limit", "meter", "need", "of")
@@ -155,8 +155,8 @@ class SharedLimits:
         self._seq = 0
         self._known: dict[Meter, SharedMeter] = {}
         self._changed = set[SharedMeter]()
-        self._waiting = list[Wanted]()
-        self._open = set[Wanted]()  # counted here, and not decided yet
+        self._waiting = list[Undecided]()
+        self._open = set[Undecided]()  # counted here, and not decided yet
         self._sender: asyncio.Task[None] | None = None
         self._beater: asyncio.Task[None] | None = None
         self._in_doubt = False  # the last message was not answered in time
@@ -170,7 +170,7 @@ class SharedLimits:
         of = [self._meter(meter) for meter in meters if limits_entry(meter)]
         if not of:
             return
-        asked = Wanted(of, [1, 0, 1, 0])
+        asked = Undecided(of, [1, 0, 1, 0])
         self._open.add(asked)
         try:
             await self._enter(asked)
@@ -183,7 +183,7 @@ class SharedLimits:
         finally:
             self._open.discard(asked)
 
-    async def _enter(self, asked: Wanted) -> None:
+    async def _enter(self, asked: Undecided) -> None:
         until = time.monotonic() + ENTER_S
         while True:
             result = await self._ask(asked)
@@ -219,7 +219,7 @@ class SharedLimits:
             pause_s = 10 * AGAIN_S if result == "full" else AGAIN_S
             await self._meters.settled(min(until - now, pause_s))
 
-    def _check_result(self, result: Result, asked: Wanted, need: Need, now: float) -> None:
+    def _check_result(self, result: Result, asked: Undecided, need: Need, now: float) -> None:
         """Raise LimitReached if waiting does not help. Tokens are not waited for."""
         meter = asked.meter
         if result == "full" and asked.limit == TOKENS:
@@ -229,7 +229,7 @@ class SharedLimits:
 
     async def _try_hold(
         self, meters: Sequence[Meter], of: "Sequence[SharedMeter]", need: Need
-    ) -> tuple[Result, Wanted | None, Hold | None]:
+    ) -> tuple[Result, Undecided | None, Hold | None]:
         def settled() -> None:
             self._changed.update(of)
             self._meters.wake()
@@ -240,7 +240,7 @@ class SharedLimits:
         hold = self._meters.try_hold(meters, need, settled)
         if hold is None:
             return "full", None, None
-        asked = Wanted(of, [0, need.tokens, 0, need.amount or 0])
+        asked = Undecided(of, [0, need.tokens, 0, need.amount or 0])
         self._open.add(asked)
         result: Result = "unknown"
         try:
@@ -251,7 +251,7 @@ class SharedLimits:
                 hold.undo()
         return result, asked, hold if result == "granted" else None
 
-    async def _ask(self, asked: Wanted) -> Result:
+    async def _ask(self, asked: Undecided) -> Result:
         """Return what Redis decides; if it does not answer in time, what our share allows."""
         result: Result = "unknown"
         if self._may_ask():
@@ -265,7 +265,7 @@ class SharedLimits:
     def _may_ask(self) -> bool:
         return self.redis.state == "up" and not self._in_doubt and not self.redis.is_full
 
-    def _share_allows(self, asked: Wanted) -> bool:
+    def _share_allows(self, asked: Undecided) -> bool:
         """Return whether something that is counted already is within this server's share."""
         now, periods = time.monotonic(), periods_now()
         for each in asked.of:
@@ -279,7 +279,7 @@ class SharedLimits:
                     return False
         return True
 
-    def _fits_after_others(self, asked: Wanted) -> bool:
+    def _fits_after_others(self, asked: Undecided) -> bool:
         """Return whether a call fits into the share once the calls that run here are settled."""
         each = self._meter(asked.meter)
         if asked.limit <= TOKENS or not each.meter.held:
@@ -351,7 +351,7 @@ class SharedLimits:
         return True
 
     def _message(
-        self, meters: Sequence[SharedMeter], waiting: Sequence[Wanted], full_reply: bool
+        self, meters: Sequence[SharedMeter], waiting: Sequence[Undecided], full_reply: bool
     ) -> dict[str, Any]:
         now, periods = time.monotonic(), periods_now()
         self._seq += 1
@@ -394,7 +394,7 @@ class SharedLimits:
         self,
         reply: dict[str, Any],
         meters: Sequence[SharedMeter],
-        waiting: Sequence[Wanted],
+        waiting: Sequence[Undecided],
         sent: dict[str, Any],
     ) -> None:
         """Use what Redis has answered."""
@@ -419,19 +419,19 @@ class SharedLimits:
 
     def _heard(self, each: SharedMeter, part: dict[str, Any], *, is_today: bool) -> bool:
         """Take over what Redis says of a meter; return whether there may be more left now."""
-        if part.get("lost"):  # Redis has lost its data: it is told what we know
+        if part.get("lost"):  # Redis has lost its data: it hears what we know
             each.is_joined = False
             self._changed.add(each)
             return False
         each.is_joined, each.ledger = True, None
-        own, told = levels(whole(part["own"])), whole(part["told"])
-        each.allowed = [used + more for used, more in zip(own, told, strict=True)]
+        own, spare = levels(whole(part["own"])), whole(part["spare"])
+        each.allowed = [used + more for used, more in zip(own, spare, strict=True)]
         if "base" in part:
             each.base = whole(part["base"])
             each.records = {text(name): whole(record) for name, record in as_list(part["records"])}
         return is_today and each.heard(whole(part["others"]))
 
-    def _decided(self, asked: Wanted, result: Any, meters: Sequence[SharedMeter]) -> None:
+    def _decided(self, asked: Undecided, result: Any, meters: Sequence[SharedMeter]) -> None:
         if result == 0:
             self._open.discard(asked)  # it is in the numbers of the next message
             asked.decide("granted")
@@ -532,7 +532,7 @@ def may_fit(meter: Meter, need: Need) -> bool:
     return all(left is None or after <= left for left in lefts)
 
 
-def full(asked: Wanted, now: float) -> LimitReached:
+def full(asked: Undecided, now: float) -> LimitReached:
     """Return the refusal of an answer that may not begin."""
     meter = asked.meter
     if asked.limit == ANSWERS:
