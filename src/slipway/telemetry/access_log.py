@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from slipway.types import AnswerDone, Record
 log = logging.getLogger("slipway")
 WRITE_S = 0.5
 MOST_WAITING = 20_000  # requests
+MOST_PATHS = 256  # that are remembered
 MOST_UNCLAIMED = 10_000  # answers whose request has not ended
 UNCLAIMED_S = 60.0  # after that, an answer gets a line without a request
 ATOMIC = 4096  # bytes that a pipe takes from one process at once (PIPE_BUF)
@@ -68,6 +70,8 @@ class AccessLog:
     ) -> None:
         """`file` is where lines are written to; `redact` cleans content."""
         self.content, self.redact = content, redact
+        # Most requests are for a few paths, and to look through one takes as long as all else here
+        self._path = lru_cache(MOST_PATHS)(redact)
         self._on_lost, self._file = on_lost, file
         self.lost = 0
         self._requests: deque[RequestSeen] = deque()
@@ -140,7 +144,7 @@ class AccessLog:
             "kind": "request",
             "id": request.ref,
             "method": request.method,
-            "path": self.redact(request.path[:200]),
+            "path": self._path(request.path[:200]),
             "status": status,
             "duration_s": round(request.duration_s, 6),
             "tenant": request.tenant,
@@ -197,7 +201,14 @@ class AccessLog:
 
 
 def iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Return a time as ISO 8601, to the millisecond."""
+    second, thousandths = divmod(int(at * 1000), 1000)
+    return f"{iso_second(second)}.{thousandths:03}Z"
+
+
+@lru_cache(4)
+def iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def facts_of(a: AnswerDone) -> dict[str, Any]:
