@@ -70,6 +70,8 @@ class AccessLog:
     ) -> None:
         """`file` is where lines are written to; `redact` cleans content."""
         self.content, self.redact = content, redact
+        # Most requests are for a few paths, and to look through one takes as long as all else here
+        self._path = lru_cache(MOST_PATHS)(redact)
         self._on_lost, self._file = on_lost, file
         self.lost = 0
         self._requests: deque[RequestSeen] = deque()
