@@ -71,14 +71,24 @@ LAYERS = (  # a module may import from its own layer and those behind it
     ("web",),
     ("answer", "evals", "planner", "compress"),
     (
-        *("admission", "keys", "rules", "cache", "followups", "prompt", "knowledge", "routing"),
+        *(
+            "admission",
+            "keys",
+            "key_limits",
+            "rules",
+            "cache",
+            "followups",
+            "prompt",
+            "knowledge",
+            "routing",
+        ),
         *("login", "telemetry"),
     ),
     ("providers", "feedback"),
     ("ledger", "prices", "store", "weights"),
     ("settings", "terminal"),
     ("catalogue", "lifeline", "workers"),
-    ("errors", "types"),
+    ("errors", "types", "tracing"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

@@ -104,7 +104,12 @@ def test_feishu_gets_a_signed_message(receiver: Receiver, tmp_path: Path) -> Non
 
 def test_a_mail_says_what_to_do(mailbox: Mailbox, tmp_path: Path) -> None:
     server = f"smtp://127.0.0.1:{mailbox.port}"
-    notifier = {"kind": "email", "server": server, "sender": "s@x.test", "to": ["a@x.test"]}
+    notifier: dict[str, object] = {
+        "kind": "email",
+        "server": server,
+        "sender": "s@x.test",
+        "to": ["a@x.test"],
+    }
     done = sent_by_command(tmp_path, notifier)
     assert done.exit_code == 0, done.output
     mail = message_from_string(mailbox.mails[0])
@@ -164,7 +169,7 @@ class Watching:
     def __init__(self, alerts: AlertSettings, before: "Watching | None" = None) -> None:
         self.settings = Settings(alerts=alerts)
         self.up, self.waiting = 1.0, 0.0
-        self.now = before.now if before else START
+        self.now: float = before.now if before else START
         self.outcomes: list[tuple[str, str]] = []
         self.history = History(
             tuple, lambda: [("store_up", (), self.up), ("store_waiting", (), self.waiting)]

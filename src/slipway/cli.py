@@ -14,7 +14,7 @@ from slipway.terminal import PrintableArguments
 COMMANDS = {
     "serve": "Serve the OpenAI API, answers over documents, and the chat page.",
     "ask": "Ask a question in the terminal.",
-    "check": "Check the settings, the port and the store without starting.",
+    "check": "Say whether a deployment is ready, and what to change.",
     "ingest": "Read the documents now.",
     "store": "Look after the store: its schema, backups, and old rows.",
     "keys": "Make, list, replace and revoke API keys.",

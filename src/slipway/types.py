@@ -162,7 +162,8 @@ class Usage(Record, frozen=True, kw_only=True):
     """What a provider charges for. `estimated` is true if the provider did not report all of it.
 
     `input_tokens` and `output_tokens` are totals. The other token counts are parts of them: tokens
-    read from the provider's cache, written to it, or given as audio or images are input tokens;
+    read from the provider's cache, written to it, or given as audio or images are input tokens, and
+    those written for an hour (`cache_write_1h_tokens`) are among those written (`cache_write_tokens`);
     reasoning, and audio or images as tokens, are output tokens. `images` were generated and priced
     by the piece; `audio_ms` is the length of audio that is priced by the time.
     """
@@ -171,6 +172,7 @@ class Usage(Record, frozen=True, kw_only=True):
     output_tokens: int = 0
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     audio_input_tokens: int = 0
     image_input_tokens: int = 0
     reasoning_tokens: int = 0
@@ -349,6 +351,19 @@ class OtherModelUsage(Record, frozen=True, kw_only=True):
     usage: Usage
 
 
+class TraceContext(Record, frozen=True, kw_only=True):
+    """An answer's place in a trace of several services (W3C Trace Context): its span's id, and that
+    of the client's span, if any. `is_exported` is true if our spans are sent to a collector.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str = ""
+    is_sampled: bool = True
+    state: str = ""
+    is_exported: bool = False
+
+
 class StageTaken(Record, frozen=True, kw_only=True):
     """What one stage of an answer did, for its trace; it began `began_s` after the question.
 
@@ -398,6 +413,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     cost: int | None = 0
     admission_s: float = 0.0
     stages: tuple[StageTaken, ...] = ()
+    trace: TraceContext | None = None
     sourced: Sourced | None = None
     degraded: bool = False  # the documents are quoted since a model failed
 
@@ -431,6 +447,8 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     usage: Usage | None = None  # None if the call is not charged
     cost: int | None = 0
     upstream: str = ""  # the provider's own id of the call
+    trace: TraceContext | None = None  # of its answer
+    span: str = ""  # its own id in that trace
     place: int = 0
     waited_s: float | None = None
     opened_breaker: bool = False

@@ -26,6 +26,8 @@ from slipway.admission.limits import (
     periods_now,
     rate_headers,
 )
+from slipway.admission.shared import SharedLimits
+from slipway.admission.windows import UsedAmount
 from slipway.errors import Overloaded
 from slipway.keys import KeyTable
 from slipway.settings import Allowance, KeySettings
@@ -39,8 +41,11 @@ __all__ = [
     "Grant",
     "Hold",
     "InFlight",
+    "LimitState",
     "Meters",
     "Need",
+    "SharedLimits",
+    "load_spent",
     "owner_of",
 ]
 KEPT = 10_000  # askers whose meters are remembered; people who sign in may be many
@@ -66,23 +71,59 @@ class BudgetState(Record, frozen=True, kw_only=True):
     ends: float
 
 
+class LimitState(Record, frozen=True, kw_only=True):
+    """What a key, tenant or app has used of its limits now; a limit that is not set is None.
+
+    `requests` and `tokens` are those of the last minute, `answers` those in progress.
+    """
+
+    scope: Scope
+    name: str
+    answers: int
+    most_answers: int | None
+    requests: int
+    rpm: int | None
+    tokens: int
+    tpm: int | None
+    budgets: tuple[BudgetState, ...]
+
+
 class Grant:
-    """An answer that was let in, until it ends; `meters` count what it uses."""
+    """An answer that was let in, until it ends; `meters` count what it uses.
 
-    __slots__ = ("_admission", "limits_calls", "limits_money", "meters")
+    If `is_asked`, other servers have to agree before the answer begins.
+    """
 
-    def __init__(self, admission: "Admission", meters: Sequence[Meter]) -> None:
-        self._admission, self.meters = admission, meters
+    __slots__ = ("_admission", "_entries", "_shared", "limits_calls", "limits_money", "meters")
+
+    def __init__(
+        self, admission: "Admission", meters: Sequence[Meter], entries: Sequence[UsedAmount | None]
+    ) -> None:
+        self._admission, self.meters, self._entries = admission, meters, entries
+        self._shared = admission.shared if meters else None
         self.limits_calls = bool(meters) and any(meter.limits_calls for meter in meters)
         self.limits_money = self.limits_calls and any(meter.limits_money for meter in meters)
 
     def try_hold(self, need: Need) -> Hold | None:
-        """Reserve what a call may take; None if it does not fit now."""
+        """Reserve what a call may take; None if it does not fit now, or others have to agree."""
+        if self._shared is not None:
+            return None
         return self._admission.meters.try_hold(self.meters, need)
 
     async def hold(self, need: Need, within_s: float) -> Hold:
         """Reserve what a call may take, perhaps after waiting. Raises LimitReached."""
+        if self._shared is not None:
+            return await self._shared.hold(self.meters, need, within_s)
         return await self._admission.meters.hold(self.meters, need, within_s)
+
+    @property
+    def is_asked(self) -> bool:
+        return self._shared is not None
+
+    async def agree(self) -> None:
+        """Let the other servers agree that the answer begins. Raises RateLimited."""
+        if self._shared is not None:
+            await self._shared.enter(self.meters, self._entries)
 
     def leave(self) -> None:
         """Count an answer that has ended."""
@@ -90,6 +131,8 @@ class Grant:
         self._admission.in_flight_total.count -= 1
         for meter in self.meters:
             meter.answers -= 1
+        if self._shared is not None:
+            self._shared.touch(self.meters)
 
 
 class Admission(KnownKeys):
@@ -107,23 +150,43 @@ class Admission(KnownKeys):
         key_required: bool = False,
         limits: Mapping[tuple[Scope, str], Allowance] | None = None,
         meters: Meters | None = None,
+        shared: SharedLimits | None = None,
     ) -> None:
         """Prepare the look-up tables.
 
         `limit` is the largest number of answers in progress, `limits` are those of keys (by owner),
         tenants and apps. Pass `in_flight_total` and `meters` of the previous settings to keep
-        counting. The rest is explained in `KnownKeys`.
+        counting. With `shared`, limits hold for several servers. The rest is explained in
+        `KnownKeys`.
         """
+        self.meters = meters or Meters()
+        self._limits_of_settings = dict(limits or {})
+        self._limited = self._limits_of_settings
+        self._found: dict[tuple[str, str, str], tuple[Meter, ...]] = {}
+        self._in_force = False
         super().__init__(keys, operator, login=login, table=table, key_required=key_required)
         self.limit = limit
         self.in_flight_total = in_flight_total or InFlight()
         self.in_flight = 0  # answers in progress that began with these settings
-        self.meters = meters or Meters()
-        self._limited = dict(limits or {})
-        self._found: dict[tuple[str, str, str], tuple[Meter, ...]] = {}
+        self.shared = shared
+
+    def _merge(self) -> None:
+        """Take over the keys made at run time and their limits; those of the settings come first."""
+        super()._merge()
+        before = self._limited
+        of_keys = {("key", owner): limits for owner, limits in self.table.limits.items()}
+        self._limited = {**of_keys, **self._limits_of_settings}  # type: ignore[dict-item]
+        if self._limited == before:
+            return
+        self._found = {}
+        for scope in {*before, *self._limited} if self._in_force else ():
+            limits = self._limited.get(scope, Allowance())
+            if limits != before.get(scope):
+                self.meters.meter(*scope).set_limits(limits)
 
     def use_limits(self) -> None:
         """Set the limits of the meters; call it when these settings come into force."""
+        self._in_force = True
         for key, meter in self.meters.all.items():
             meter.set_limits(self._limited.get(key, Allowance()))
         for scope, name in self._limited:
@@ -140,21 +203,23 @@ class Admission(KnownKeys):
                 f"The limit of {self.limit} answers at a time is reached.", retry_after_s=1.0
             )
         meters = self.meters_of(asker, app) if self._limited else ()
+        entries: Sequence[UsedAmount | None] = ()
         if meters:
             now = time.monotonic()
             for meter in meters:
                 meter.check_answer(now)
             for meter in meters:
                 meter.answers += 1
-                if meter.rpm is not None:
-                    meter.requests.add(now, 1)
+            entries = [
+                meter.requests.add(now, 1) if meter.rpm is not None else None for meter in meters
+            ]
         self.in_flight_total.count += 1
         self.in_flight += 1
-        return Grant(self, meters)
+        return Grant(self, meters, entries)
 
     def for_calls(self, asker: Asker, app: str) -> Grant:
         """Return a grant for calls in the background, which are no answer; nobody leaves it."""
-        return Grant(self, self.meters_of(asker, app) if self._limited else ())
+        return Grant(self, self.meters_of(asker, app) if self._limited else (), ())
 
     def limits_asker(self, asker: Asker) -> bool:
         """Return whether the asker's key or tenant has limits."""
@@ -187,65 +252,79 @@ class Admission(KnownKeys):
     def budgets(self, asker: Asker) -> list[BudgetState]:
         """Return the budgets of a key and its tenant."""
         scopes: tuple[tuple[Scope, str], ...] = (("key", asker.owner), ("tenant", asker.tenant))
-        found, periods = list[BudgetState](), periods_now()
-        for scope in scopes:
-            if scope not in self._limited:
-                continue
-            meter = self.meters.meter(*scope)
-            for budget in (meter.day, meter.month):
-                if budget.cap is not None:
-                    budget.roll(periods)
-                    found.append(
-                        BudgetState(
-                            who=scope[0],
-                            period=budget.period,
-                            cap=budget.cap,
-                            spent=budget.spent,
-                            held=meter.held,
-                            ends=budget.ends,
-                        )
-                    )
+        meters = [self.meters.meter(*scope) for scope in scopes if scope in self._limited]
+        return [budget for meter in meters for budget in budgets_of(meter)]
+
+    def limits(self) -> list[LimitState]:
+        """Return the limits of all keys, tenants and apps that have any."""
+        now, found = time.monotonic(), list[LimitState]()
+        for scope, name in self._limited:
+            meter = self.meters.meter(scope, name)
+            found.append(
+                LimitState(
+                    scope=scope,
+                    name=name,
+                    answers=meter.answers + meter.others.answers,
+                    most_answers=meter.most_answers,
+                    requests=meter.requests.used(now) + meter.others.requests,
+                    rpm=meter.rpm,
+                    tokens=meter.tokens.used(now) + meter.others.tokens,
+                    tpm=meter.tpm,
+                    budgets=tuple(budgets_of(meter)),
+                )
+            )
         return found
 
-    def used_shares(self) -> list[tuple[Scope, str, Period, float]]:
-        """Return (scope, name, period, share that is spent) of all budgets that are loaded, the
-        largest share first.
+    def used_shares(self) -> list[tuple[Scope, str, Period, float, int]]:
+        """Return (scope, name, period, share that is spent, what is left) of all budgets that are
+        loaded, the largest share first.
         """
-        periods, found = periods_now(), list[tuple[Scope, str, Period, float]]()
+        periods, found = periods_now(), list[tuple[Scope, str, Period, float, int]]()
         for scope in self._limited:
             meter = self.meters.meter(*scope)
             for budget in (meter.day, meter.month):
                 if budget.cap is not None and meter.is_loaded:
                     budget.roll(periods)
                     share = budget.spent / budget.cap if budget.cap else 1.0
-                    found.append((*scope, budget.period, share))
+                    left = max(0, budget.cap - budget.spent)
+                    found.append((*scope, budget.period, share, left))
         return sorted(found, key=lambda each: -each[3])
 
     @property
     def is_loaded(self) -> bool:
         """Return whether all budgets know what was spent before."""
-        return not any(self._unloaded())
+        return not self.unloaded()
 
-    def _unloaded(self) -> Iterator[Meter]:
-        """Yield the meters with a budget that does not know yet what was spent before."""
-        for scope, allowance in self._limited.items():
-            meter = self.meters.meter(*scope)
-            has_money = (allowance.usd_per_day, allowance.usd_per_month) != (None, None)
-            if has_money and not meter.is_loaded:
-                yield meter
+    def unloaded(self) -> list[Meter]:
+        """Return the meters with a budget that does not know yet what was spent before."""
+        found = [self.meters.meter(*s) for s, each in self._limited.items() if each.has_money]
+        return [meter for meter in found if not meter.is_loaded]
 
-    def load_spent(self, spent: Callable[[Scope, float], Mapping[str, int]]) -> None:
-        """Begin the budgets with what the ledger has: `spent(scope, since)` gives it by name.
 
-        Those that earlier settings had are counted already.
-        """
-        periods = periods_now()
-        for meter in self._unloaded():
-            amounts = [
-                spent(meter.scope, since).get(meter.name, 0)
-                for since in (periods.day, periods.month)
-            ]
-            for budget, amount in zip((meter.day, meter.month), amounts, strict=True):
-                budget.roll(periods)
-                budget.spent = amount
-            meter.is_loaded = True
+def load_spent(meters: Iterable[Meter], spent: Callable[[Scope, float], Mapping[str, int]]) -> None:
+    """Begin budgets with what the ledger has: `spent(scope, since)` gives it by name."""
+    periods = periods_now()
+    found: dict[tuple[Scope, float], Mapping[str, int]] = {}
+    for meter in meters:
+        for budget, since in ((meter.day, periods.day), (meter.month, periods.month)):
+            if (meter.scope, since) not in found:
+                found[meter.scope, since] = spent(meter.scope, since)
+            budget.roll(periods)
+            budget.spent = found[meter.scope, since].get(meter.name, 0)
+        meter.is_loaded = True
+
+
+def budgets_of(meter: Meter) -> Iterator[BudgetState]:
+    """Yield the budgets of a meter that are limited."""
+    periods = periods_now()
+    for budget in (meter.day, meter.month):
+        if budget.cap is not None:
+            budget.roll(periods)
+            yield BudgetState(
+                who=meter.scope,
+                period=budget.period,
+                cap=budget.cap,
+                spent=budget.spent,
+                held=meter.held + meter.others.held,
+                ends=budget.ends,
+            )

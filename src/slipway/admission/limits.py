@@ -39,6 +39,18 @@ class Need(Record, frozen=True, kw_only=True):
     amount: int | None
 
 
+class OthersUse(Record, frozen=True, kw_only=True):
+    """What other servers use of the same limits; what they have spent is in the budgets."""
+
+    requests: int = 0
+    tokens: int = 0
+    answers: int = 0
+    held: int = 0
+
+
+NOTHING = OthersUse()
+
+
 class Meter:
     """What one key, tenant or app uses. It survives a reload of the settings.
 
@@ -48,7 +60,7 @@ class Meter:
 
     __slots__ = (
         *("allowance", "answers", "day", "held", "is_loaded", "limits_money", "month"),
-        *("most_answers", "name", "requests", "rpm", "scope", "tokens", "tpm"),
+        *("most_answers", "name", "others", "requests", "rpm", "scope", "tokens", "tpm"),
     )
 
     def __init__(self, scope: Scope, name: str) -> None:
@@ -58,6 +70,7 @@ class Meter:
         self.requests, self.tokens = SlidingWindow(), SlidingWindow()
         self.day, self.month = MoneyLimit("day"), MoneyLimit("month")
         self.is_loaded = False  # whether the budgets know what was spent before
+        self.others = NOTHING  # what other servers use, as last heard
         self.set_limits(Allowance())
 
     def set_limits(self, allowance: Allowance) -> None:
@@ -78,15 +91,24 @@ class Meter:
     def check_answer(self, now: float) -> None:
         """Raise RateLimited if no further answer may begin."""
         if self.most_answers is not None and self.answers >= self.most_answers:
-            raise self.refusal(
-                f"{self.most_answers} answers of {self.who} are in progress, which is its limit.",
-                BUSY_S,
-            )
+            raise self.too_many_answers()
         if self.rpm is not None and self.requests.used(now) >= self.rpm:
-            raise self.refusal(
-                f"The limit of {self.rpm} answers a minute of {self.who} is reached.",
-                self.requests.free_in(now, self.rpm, 1),
-            )
+            raise self.too_many_requests(self.requests.free_in(now, self.rpm, 1))
+
+    def too_many_answers(self) -> LimitReached:
+        what = f"{self.most_answers} answers of {self.who} are in progress, which is its limit."
+        return self.refusal(what, BUSY_S)
+
+    def too_many_requests(self, free_in_s: float) -> LimitReached:
+        what = f"The limit of {self.rpm} answers a minute of {self.who} is reached."
+        return self.refusal(what, free_in_s)
+
+    def too_many_tokens(self, need: Need, free_in_s: float) -> LimitReached:
+        return self.refusal(
+            f"The limit of {self.tpm or 0:,} tokens a minute of {self.who} is reached: "
+            f"this call may take {need.tokens:,}.",
+            free_in_s,
+        )
 
     def fits(self, need: Need, now: float, periods: Periods) -> bool:
         """Return whether a call fits now, whatever the calls take that are running."""
@@ -111,11 +133,7 @@ class Meter:
         """
         tpm = self.tpm
         if tpm is not None and self.tokens.used(now) + min(need.tokens, tpm) > tpm:
-            raise self.refusal(
-                f"The limit of {tpm:,} tokens a minute of {self.who} is reached: "
-                f"this call may take {need.tokens:,}.",
-                self.tokens.free_in(now, tpm, need.tokens),
-            )
+            raise self.too_many_tokens(need, self.tokens.free_in(now, tpm, need.tokens))
         if not self.limits_money:
             return
         if not self.is_loaded:
@@ -176,6 +194,18 @@ class Hold:
         """Replace what was reserved by what the call took; an unknown cost is what it may be at
         most.
         """
+        self._replace(tokens, cost)
+        self._wake()
+
+    def release(self) -> None:
+        """Give back all of it: the call was not made."""
+        self.settle(0, 0)
+
+    def undo(self) -> None:
+        """Give back all of it before anybody knew of it: nobody who waits is woken."""
+        self._replace(0, 0)
+
+    def _replace(self, tokens: int, cost: int | None) -> None:
         now, periods = time.monotonic(), periods_now()
         amount, more = self._amount, tokens - self._tokens
         cost = amount if cost is None else cost
@@ -189,11 +219,6 @@ class Hold:
             day.spent += cost
             month.spent += cost
         self._meters, self._entries = (), []
-        self._wake()
-
-    def release(self) -> None:
-        """Give back all of it: the call was not made."""
-        self.settle(0, 0)
 
 
 _periods = Periods(day=0.0, day_ends=0.0, month=0.0, month_ends=0.0)
@@ -218,13 +243,17 @@ class Meters:
     def meter(self, scope: Scope, name: str) -> Meter:
         return self.all.setdefault((scope, name), Meter(scope, name))
 
-    def try_hold(self, meters: Sequence[Meter], need: Need) -> Hold | None:
-        """Reserve what a call may take; None if it does not fit now."""
+    def try_hold(
+        self, meters: Sequence[Meter], need: Need, wake: Callable[[], None] | None = None
+    ) -> Hold | None:
+        """Reserve what a call may take; None if it does not fit now. `wake` is called when it is
+        settled; if it is None, those who wait here are woken.
+        """
         now, periods = time.monotonic(), periods_now()
         for meter in meters:
             if not meter.fits(need, now, periods):
                 return None
-        return Hold(meters, need, now, self._wake)
+        return Hold(meters, need, now, wake or self.wake)
 
     async def hold(self, meters: Sequence[Meter], need: Need, within_s: float) -> Hold:
         """Reserve what a call may take. Raises LimitReached.
@@ -239,16 +268,17 @@ class Meters:
             if now >= until:
                 meter = next(each for each in meters if not each.fits(need, now, periods))
                 raise meter.spent(meter.full(need.amount or 0), need.amount or 0)
-            await self._settled(until - now)
+            await self.settled(until - now)
         return hold
 
-    async def _settled(self, within_s: float) -> None:
-        """Wait until a call is settled."""
+    async def settled(self, within_s: float) -> None:
+        """Wait until a call is settled, or something else changes."""
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         await asyncio.wait([waiting], timeout=within_s)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let all calls that wait look again whether they fit."""
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.done():
@@ -258,21 +288,21 @@ class Meters:
 REQUESTS = tuple(b"x-ratelimit-%b-requests" % each for each in (b"limit", b"remaining", b"reset"))
 TOKENS = tuple(b"x-ratelimit-%b-tokens" % each for each in (b"limit", b"remaining", b"reset"))
 ROWS = (
-    (REQUESTS, attrgetter("rpm"), attrgetter("requests")),
-    (TOKENS, attrgetter("tpm"), attrgetter("tokens")),
+    (REQUESTS, attrgetter("rpm"), attrgetter("requests"), attrgetter("others.requests")),
+    (TOKENS, attrgetter("tpm"), attrgetter("tokens"), attrgetter("others.tokens")),
 )
 
 
 def rate_headers(meters: Iterable[Meter]) -> Headers:
     """Return `x-ratelimit-*` headers as OpenAI sends them, of the meter with the least left."""
     now, found = time.monotonic(), list[tuple[bytes, bytes]]()
-    for names, limit_of, window_of in ROWS:
+    for names, limit_of, window_of, others_of in ROWS:
         least: tuple[int, int, SlidingWindow] | None = None
         for meter in meters:
             limit = limit_of(meter)
             if limit is not None:
                 window = window_of(meter)
-                left = limit - window.used(now)
+                left = limit - window.used(now) - others_of(meter)
                 if least is None or left < least[0]:
                     least = left, limit, window
         if least is not None:

@@ -44,6 +44,8 @@ async def proxy(
     tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.books)
 
     with Settled(pipeline, tally, if_cancelled="client_gone"):
+        if tally.grant is not None and tally.grant.is_asked:
+            await tally.grant.agree()
         asked = tally.context(
             pipeline.emit,
             until=tally.started_at + pipeline.answer_s,

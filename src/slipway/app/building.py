@@ -3,20 +3,21 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.routing import Router
 
-from slipway.admission import Admission, InFlight
-from slipway.admission.limits import Scope
+from slipway.admission import Admission, InFlight, Meters, SharedLimits, load_spent
+from slipway.admission.limits import Meter, Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.alerting import Alerting
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.gauges import MetricReader, edges_of
 from slipway.app.key_watch import KeyWatch
+from slipway.app.observing import Observing
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
 from slipway.app.sampling import Sampling
@@ -27,13 +28,13 @@ from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
 from slipway.routing import Health, healths_of
-from slipway.settings import Settings
+from slipway.settings import Allowance, Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.traces import Traces
+from slipway.telemetry.service import ServiceReports, goals_of
 from slipway.types import (
     Answered,
     AttemptDone,
@@ -42,6 +43,7 @@ from slipway.types import (
     RuleUsed,
     StoreState,
 )
+from slipway.web.access_notes import AccessNotes
 from slipway.web.alerts import AlertRoutes
 from slipway.web.answers import ASK, AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
@@ -54,11 +56,12 @@ from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard, Handler
-from slipway.web.health import HealthRoutes
+from slipway.web.health import HealthRoutes, Workers
 from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
 from slipway.web.openapi import OpenApiRoutes, described
+from slipway.web.operations import OperationsRoutes
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
@@ -95,14 +98,18 @@ class Assembly:
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
-        kept = settings.traces
-        self.traces = Traces(self.records.folder / "traces", kept.keep, kept.at_most_bytes)
+        self.observing = Observing(self.records.folder / "traces", settings, self.count)
+        self.traces = self.observing.traces
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
         self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
+        meters = Meters()
+        self.shared_limits = self.share_limits(meters)
         self.carried = Carried(
             emit=self.emit,
+            meters=meters,
+            shared=self.shared_limits,
             live=live,
             pace=Pace(self.records),
             books=self.ledger,
@@ -118,6 +125,7 @@ class Assembly:
         compiled = self.compile(settings, None)
         compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
+        self.key_watch.before_use = self.load_key_budgets
         self.telemetry = self.count_answers()
         self.watch_engines(settings)
         self.sampling = self.sample_metrics()
@@ -137,6 +145,10 @@ class Assembly:
     def in_flight(self) -> InFlight:
         """Return what counts the answers in progress."""
         return InFlight()
+
+    def share_limits(self, meters: Meters) -> SharedLimits | None:
+        """Return what shares limits with other servers."""
+        return None if self.redis is None else SharedLimits(self.redis, meters)
 
     def count_answers(self) -> Telemetry:
         """Return the metrics."""
@@ -164,7 +176,7 @@ class Assembly:
         self.telemetry.emit(record)
         if isinstance(record, FeedbackGiven) and record.helpful is False:
             self.carried.cache.disliked(record.answer)
-        self.traces.emit(record)
+        self.observing.emit(record)
         if isinstance(record, RuleUsed):
             self.writer.add(record)
         if isinstance(record, AttemptDone) and record.error is not None:
@@ -198,13 +210,21 @@ class Assembly:
 
     def load_spent(self, admission: Admission) -> bool:
         """Begin new budgets with what the ledger has; False if it cannot be read now."""
+        return self._load(admission.unloaded())
 
+    def load_key_budgets(self, limits: Mapping[str, Allowance]) -> None:
+        """Begin the budgets of keys made at run time, before their limits are in force."""
+        meters = self.carried.meters
+        found = [meters.meter("key", owner) for owner, each in limits.items() if each.has_money]
+        self._load([meter for meter in found if not meter.is_loaded])
+
+    def _load(self, meters: Sequence[Meter]) -> bool:
         def spent(scope: Scope, since: float) -> dict[str, int]:
             self.ledger.recover(FLUSH_S)
             return self.records().ledger.spent(scope, since)
 
         try:
-            admission.load_spent(spent)
+            load_spent(meters, spent)
         except StoreError as error:
             log.warning("the budgets cannot be loaded (%s): their keys wait for the store", error)
             return False
@@ -222,13 +242,16 @@ class Assembly:
         """Serve the next questions with these settings."""
         compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
+        self.observing.apply(compiled.settings)
         self.telemetry.bound.series = compiled.settings.metrics.series
+        self.check_edges(compiled.settings)
         self.watch_engines(compiled.settings)
-        kept = compiled.settings.traces
-        self.traces.limit(kept.keep, kept.at_most_bytes)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
+
+    def count(self, metric: str, labels: tuple[str, ...], by: int) -> None:
+        self.telemetry.count(metric, labels, by)
 
     def count_reload(self, outcome: str) -> None:
         self.telemetry.count("reloads", (outcome,))
@@ -237,6 +260,18 @@ class Assembly:
         """Load what earlier answers taught of the models' pace; only documents open a store."""
         if has_knowledge(self.current.settings):
             self.carried.pace.keep()
+
+    def check_edges(self, settings: Settings) -> None:
+        """Say if the buckets of the metrics have no edge at the objectives: buckets stay as they
+        are.
+        """
+        for metric, edges in edges_of(settings).items():
+            if not set(edges) <= set(self.telemetry.edges[metric]):
+                log.info(
+                    "slo.%s_p95: from the next start on, the metrics have an edge at %g s; until "
+                    "then the share of answers within it is estimated",
+                    *(metric, edges[0]),
+                )
 
     def watch_engines(self, settings: Settings) -> None:
         """Read the metrics of the servers of these models from now on."""
@@ -263,6 +298,7 @@ class Assembly:
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
             *self.trace_routes().paths(),
+            *self.operations_routes(),
             *self.alert_paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
@@ -286,7 +322,13 @@ class Assembly:
         )
         guard = self.guard(fast, router)
         guard.shutdown.stop_answers = self.answers.runs.stop
+        self.log_requests(guard)
         return guard
+
+    def log_requests(self, guard: Guard) -> None:
+        """Log each request, if the settings want it."""
+        if self.observing.access is not None:
+            guard.access = AccessNotes(self.observing.access)
 
     def store_state(self) -> StoreState:
         """Return how the store is, as rows and keys find it."""
@@ -301,6 +343,7 @@ class Assembly:
 
     def health_routes(self) -> HealthRoutes:
         routes = HealthRoutes(self.current, self.telemetry, self.reloading.status)
+        routes.sharing = self.shared_limits
         routes.before_scrape = self.reader.refresh
         return routes
 
@@ -310,6 +353,25 @@ class Assembly:
 
     def trace_routes(self) -> TraceRoutes:
         return TraceRoutes(self.current, self.traces)
+
+    def operations_routes(self) -> list[ApiRoute]:
+        """Return the routes of the operations page; none if this process keeps no history."""
+        if self.sampling is None or self.alerting is None:
+            return []
+        routes = OperationsRoutes(
+            self.current,
+            self.telemetry,
+            ServiceReports(self.sampling.history, lambda: goals_of(self.current.settings.slo)),
+            self.records,
+            self.traces,
+            self.alerting.report,
+        )
+        routes.workers = self.workers()
+        return routes.paths()
+
+    def workers(self) -> Workers | None:
+        """Return what this process knows of other workers, if there are any."""
+        return None
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
@@ -326,10 +388,12 @@ class Assembly:
         self.reloading.start()
         self.key_watch.start()
         self.writer.start()
-        self.traces.start()
+        self.observing.start()
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
+        if self.shared_limits is not None:
+            self.shared_limits.start()
         self.carried.cache.start()
         if self.sampling is not None:
             self.sampling.start()
@@ -349,12 +413,14 @@ class Assembly:
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
         await self.carried.cache.close()
+        if self.shared_limits is not None:
+            await self.shared_limits.close()
         if self.redis is not None:
             await self.redis.close()
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
-        await asyncio.to_thread(self.traces.close)
+        await asyncio.to_thread(self.observing.close)
         await asyncio.to_thread(self.writer.close)
         if self.sampling is not None:
             await self.sampling.stop()

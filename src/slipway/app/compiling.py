@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from slipway import answer, providers
-from slipway.admission import Admission, InFlight, Meters, owner_of
+from slipway.admission import Admission, InFlight, Meters, SharedLimits, owner_of
 from slipway.admission.limits import Scope
 from slipway.answer.pace import Pace
 from slipway.answer.settlement import NO_BOOKS, Bookkeeper
@@ -91,6 +91,7 @@ class Carried(Record, frozen=True, kw_only=True):
     cache: AnswerCache
     books: Bookkeeper = NO_BOOKS
     meters: Meters = msgspec.field(default_factory=Meters)
+    shared: SharedLimits | None = None  # if limits hold for several servers
     pace: Pace = msgspec.field(default_factory=Pace)
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
@@ -109,6 +110,7 @@ def admission_of(settings: Settings, carried: Carried, operator: str | None) -> 
         meters=carried.meters,
         table=carried.keys,
         key_required=settings.key_required,
+        shared=carried.shared,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from starlette.routing import Router
 
-from slipway.admission import InFlight
+from slipway.admission import InFlight, Meters, SharedLimits
 from slipway.answer import App
 from slipway.app.building import Assembly
 from slipway.app.compiling import compile_pipeline, models_for
@@ -22,7 +22,7 @@ from slipway.app.sampling import Sampling
 from slipway.app.stores import LazyStore
 from slipway.cache import Selection
 from slipway.routing import Route
-from slipway.settings import Settings
+from slipway.settings import Allowance, Settings
 from slipway.settings.live import LiveSettings, problems_of
 from slipway.settings.loading import Loaded
 from slipway.store import Store
@@ -76,6 +76,9 @@ class WorkerAssembly(Assembly):
             edges=self.crew.edges,
             series=self.current.settings.metrics.series,
         )
+
+    def workers(self) -> Crew:
+        return self.crew
 
     def health_routes(self) -> HealthRoutes:
         routes = super().health_routes()
@@ -195,11 +198,21 @@ class FollowerAssembly(WorkerAssembly):
             synchronizers={},
         )
 
+    def check_edges(self, settings: Settings) -> None:
+        """Say nothing: the first worker does."""
+
+    def share_limits(self, meters: Meters) -> SharedLimits | None:
+        """Share nothing: the first worker answers keys with limits."""
+        return None
+
     def watch_engines(self, settings: Settings) -> None:
         """Watch nothing, like `read_metrics`."""
 
     async def read_metrics(self) -> None:
         """Read nothing: the first worker does, and says it when the metrics are scraped."""
+
+    def load_key_budgets(self, limits: Mapping[str, Allowance]) -> None:
+        """Load nothing, like `load_budgets`."""
 
     def load_pace(self) -> None:
         """Load nothing: sections are written by the first worker."""
@@ -220,7 +233,9 @@ class FollowerAssembly(WorkerAssembly):
         paths = [*health.paths(), *self.trace_routes().paths(), *page_paths(self.current)]
         fast = {"/v1/chat/completions": chat.chat, "/v1/completions": chat.complete}
         router = Router(paths, default=pass_on, lifespan=self.lifespan, redirect_slashes=False)
-        return FollowerGuard(self.current, fast, router, self.relay)
+        guard = FollowerGuard(self.current, fast, router, self.relay)
+        self.log_requests(guard)
+        return guard
 
     # settings
 

@@ -100,6 +100,7 @@ class PriceTier(Branch, frozen=True, kw_only=True):
     output: Annotated[Decimal | None, Meta(description="USD per million output tokens")] = None
     cached_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     cache_write: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    cache_write_1h: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     reasoning: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     audio_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     audio_output: Annotated[Decimal | None, Meta(description="as in `price`")] = None
@@ -124,6 +125,13 @@ class Price(Branch, frozen=True, kw_only=True):
         Meta(
             description="USD per million input tokens written to the provider's cache; "
             "default: as `input`"
+        ),
+    ] = None
+    cache_write_1h: Annotated[
+        Decimal | None,
+        Meta(
+            description="USD per million input tokens written to the provider's cache for an hour; "
+            "default: as `cache_write`"
         ),
     ] = None
     reasoning: Annotated[
@@ -299,6 +307,46 @@ class TraceSettings(Branch, frozen=True, kw_only=True):
         return int(self.at_most_mb * 1024 * 1024)
 
 
+class LogSettings(Branch, frozen=True, kw_only=True):
+    """What is logged of each request."""
+
+    shorthand: ClassVar[str | None] = "format"
+    format: Annotated[
+        Literal["text", "json"],
+        Meta(
+            description="`json` writes a line of JSON for each request to the standard output, and "
+            "messages as lines of JSON to the standard error output"
+        ),
+    ] = "text"
+    content: Annotated[
+        bool,
+        Meta(
+            description="for debugging: log what was asked and answered as well, without keys, "
+            "e-mail addresses, phone and card numbers"
+        ),
+    ] = False
+
+
+class OtlpSettings(Branch, frozen=True, kw_only=True):
+    """A collector that gets our spans by OpenTelemetry's protocol over HTTP."""
+
+    shorthand: ClassVar[str | None] = "endpoint"
+    endpoint: Annotated[
+        str,
+        Meta(description="address of the collector, such as `http://127.0.0.1:4318`"),
+    ]
+    headers: Annotated[
+        dict[str, str], Meta(description="headers for the collector, such as its key")
+    ] = {}
+    sample: Annotated[
+        str,
+        Meta(
+            description="share of the answers that are sent, such as `10%`; a client that sends "
+            "`traceparent` decides it itself"
+        ),
+    ] = "100%"
+
+
 class ModelSettings(Branch, frozen=True, kw_only=True):
     provider: Annotated[
         str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")
@@ -469,6 +517,10 @@ class Allowance(Branch, frozen=True, kw_only=True):
             "question, ask a `cheaper` model of the route, or `quote` the documents"
         ),
     ] = "refuse"
+
+    @property
+    def has_money(self) -> bool:
+        return (self.usd_per_day, self.usd_per_month) != (None, None)
 
 
 class TenantSettings(Branch, frozen=True, kw_only=True):
@@ -738,11 +790,17 @@ class Settings(Branch, frozen=True, kw_only=True):
     traces: Annotated[
         TraceSettings, Meta(description="how long, and in how much space, traces are kept")
     ] = TraceSettings()
+    log: Annotated[LogSettings, Meta(description="what is logged of each request")] = LogSettings()
+    otlp: Annotated[
+        OtlpSettings | None,
+        Meta(description="where spans are sent to (OpenTelemetry). Default: nowhere"),
+    ] = None
     shared: Annotated[
         str | None,
         Meta(
-            description="Redis that several servers share, as `redis://HOST:PORT/DB`; they answer "
-            "without it, too. Needs the extra `redis`"
+            description="Redis that several servers share, as `redis://HOST:PORT/DB`: kept answers, "
+            "and limits, which then hold for all together. They answer without it, too. Needs the "
+            "extra `redis`"
         ),
     ] = None
     ocr: Annotated[

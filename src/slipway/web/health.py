@@ -40,6 +40,13 @@ class Workers(Protocol):
         ...
 
 
+class Sharing(Protocol):
+    """Whether limits hold for all servers together now; None until that is known."""
+
+    is_together: bool | None
+    servers: int
+
+
 class HealthRoutes:
     """Handles `/healthz`, `/readyz` and `/metrics`."""
 
@@ -52,6 +59,7 @@ class HealthRoutes:
         """`settings_state` returns the state of the settings, empty if they never change."""
         self.current, self.telemetry, self.settings_state = current, telemetry, settings_state
         self.workers: Workers | None = None  # set if there are several
+        self.sharing: Sharing | None = None  # set if servers share limits
         self.before_scrape: Callable[[], Awaitable[None]] = nothing
 
     async def healthz(self, request: Request) -> Response:
@@ -76,7 +84,7 @@ class HealthRoutes:
         )
         body: dict[str, Any] = {
             "status": "ready" if ready else "starting",
-            "state": "ok" if store.reason is None else "degraded",
+            "state": "degraded" if store.reason is not None or self.is_alone() else "ok",
             "models": len(pipeline.routes),
             "knowledge": {},
             "health": {},
@@ -98,11 +106,18 @@ class HealthRoutes:
                 body["local"] = local
             if settings := self.settings_state(asker):
                 body["settings"] = settings
+        if self.sharing is not None:
+            together = bool(self.sharing.is_together)
+            body["limits"] = {"shared": together, "servers": self.sharing.servers}
         if self.workers is not None:
             body["workers"] = self.workers.counts()
             for states in await self.workers.model_states():
                 note_worse(body["health"], states)
         return reply(body, 200 if ready else 503)
+
+    def is_alone(self) -> bool:
+        """Return whether limits should be shared, and cannot be now."""
+        return self.sharing is not None and self.sharing.is_together is False
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics in the format that the scraper asks for.

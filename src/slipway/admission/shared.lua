@@ -1,0 +1,192 @@
+-- Decide what several servers together let through: one message of one server, one reply.
+-- KEYS[1] is the hash of servers, the other keys are the hashes of meters. ARGV[1] is the message.
+-- A meter's hash has a record of each server: absolute numbers, so that a message that is lost or
+-- that comes twice does no harm. `spare` is what a server may use more if it cannot ask: nobody else
+-- gets it until that server has heard otherwise.
+-- Record: seq, at, day, month, stale, requests, tokens, answers, held, day's USD, month's USD,
+-- spare (requests, tokens, answers, day's USD, month's USD). Amounts are picodollars.
+-- Lua's numbers are exact up to 2^53: 9,007 USD; above that, to a ten-billionth of the amount.
+
+local DEAD, GRACE, TIGHT, GAP, MINUTE, KEPT = 5000, 2000, 1000, 1500, 61000, 32 * 86400000
+local message = cmsgpack.unpack(ARGV[1])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local me, day, month = message.me, message.day, message.month
+
+-- which servers are alive; after a pause of Redis itself, those that were alive before it
+local before = redis.call('HGETALL', KEYS[1])
+local servers, last, gap, resumed = {}, now, 0, 0
+for i = 1, #before, 2 do
+  if before[i] == '@last' then last = tonumber(before[i + 1])
+  elseif before[i] == '@gap' then gap = tonumber(before[i + 1])
+  elseif before[i] == '@resumed' then resumed = tonumber(before[i + 1])
+  else servers[before[i]] = cmsgpack.unpack(before[i + 1]) end
+end
+if servers[me] and servers[me][2] >= message.seq then return cmsgpack.pack({old = true}) end
+if now - last > GAP then
+  gap, resumed = last, now
+  redis.call('HSET', KEYS[1], '@gap', gap, '@resumed', resumed)
+end
+local function alive(at)
+  return now - at < DEAD or (now - resumed < DEAD and at > gap - DEAD)
+end
+redis.call('HSET', KEYS[1], '@last', now, me, cmsgpack.pack({now, message.seq}))
+redis.call('PEXPIRE', KEYS[1], KEPT)
+local count = 1
+for name, server in pairs(servers) do
+  if name ~= me then
+    if alive(server[1]) then count = count + 1
+    elseif now - server[1] > KEPT then redis.call('HDEL', KEYS[1], name) end
+  end
+end
+
+local function save(meter, name, record)
+  meter.records[name] = record
+  redis.call('HSET', meter.key, name, cmsgpack.pack(record))
+end
+
+-- Add the servers that this one knew before Redis lost its data.
+local function merge(meter, entry)
+  for name, record in pairs(entry.claims or {}) do
+    local there = meter.records[name]
+    if name ~= me and (not there or there[1] < record[1]) then
+      record[2], record[5] = now, 1
+      save(meter, name, record)
+    end
+  end
+  local base, known = meter.base, entry.base
+  for i = 1, 3, 2 do
+    local period = i == 1 and day or month
+    if base[i] < period then base[i], base[i + 1] = period, 0 end
+    if known and known[i] == period then base[i + 1] = math.max(base[i + 1], known[i + 1]) end
+  end
+end
+
+-- Add up what the others use, and what is spare for them.
+local function add_up(meter)
+  local others, spare = {0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0}
+  for name, r in pairs(meter.records) do
+    local is_alive = alive(r[2])
+    if name == me then
+    elseif not is_alive and r[4] < month and now - r[2] > MINUTE then
+      redis.call('HDEL', meter.key, name)
+    else
+      if is_alive or now - r[2] < MINUTE then
+        others[1], others[2] = others[1] + r[6], others[2] + r[7]
+      end
+      if is_alive then
+        others[3] = others[3] + r[8]
+        for i = 1, 5 do spare[i] = spare[i] + r[11 + i] end
+      end
+      local lost = is_alive and 0 or r[9]  -- what it held may be spent; if it comes back, it says
+      others[4] = others[4] + r[9] - lost
+      if r[3] == day then others[5] = others[5] + r[10] + lost end
+      if r[4] == month then others[6] = others[6] + r[11] + lost end
+      if r[5] == 1 and now - r[2] < GRACE then meter.unsure = true end
+    end
+  end
+  meter.others, meter.spare = others, spare
+end
+
+-- Begin with what the ledger has, unless the servers here have spent as much.
+local function begin(meter, ledger)
+  local base, others = meter.base, meter.others
+  base[2] = math.max(base[2], ledger[1] - others[4] - others[5])
+  base[4] = math.max(base[4], ledger[2] - others[4] - others[6])
+end
+
+local function open(key, entry)
+  local meter = {key = key, entry = entry, own = entry.own, records = {}, base = {0, 0, 0, 0}, tight = 0}
+  local all = redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    if all[i] == 'base' then meter.base = cmsgpack.unpack(all[i + 1])
+    elseif all[i] == 'tight' then meter.tight = tonumber(all[i + 1])
+    else meter.records[all[i]] = cmsgpack.unpack(all[i + 1]) end
+  end
+  meter.lost = entry.joined and not meter.records[me]
+  if meter.lost then return meter end
+  merge(meter, entry)
+  add_up(meter)
+  if entry.ledger then begin(meter, entry.ledger) end
+  redis.call('HSET', key, 'base', cmsgpack.pack(meter.base))
+  redis.call('PEXPIRE', key, KEPT)
+  meter.all = {
+    meter.others[1], meter.others[2], meter.others[3],
+    meter.others[4] + meter.others[5] + meter.base[2],
+    meter.others[4] + meter.others[6] + meter.base[4],
+  }
+  return meter
+end
+
+local function own(meter, r)
+  if r <= 3 then return meter.own[r] end
+  return meter.own[4] + meter.own[r + 1]
+end
+
+local function need(wanted, r, cap)
+  if r == 2 then return math.min(wanted[2], cap) end
+  return wanted[math.min(r, 4)]
+end
+
+local meters, results = {}, {}
+for i, entry in ipairs(message.meters) do meters[i] = open(KEYS[i + 1], entry) end
+
+-- 0: granted; else {1 (full), 2 (held back for others) or 3 (unknown), meter, limit}
+local function decide(asked)
+  local found = 0
+  for _, number in ipairs(asked[1]) do
+    local meter = meters[number]
+    if meter.lost or meter.unsure then return {3, number, 0} end
+    for r = 1, 5 do
+      local cap = meter.entry.caps[r]
+      local more = cap >= 0 and need(asked[2], r, cap) or 0
+      if more > 0 then
+        local after = meter.all[r] + own(meter, r) + more
+        if after > cap then return {1, number, r} end
+        if after + meter.spare[r] > cap then
+          redis.call('HSET', meter.key, 'tight', now)
+          meter.tight, found = now, {2, number, r}
+        end
+      end
+    end
+  end
+  if found ~= 0 then return found end
+  for _, number in ipairs(asked[1]) do
+    local mine = meters[number].own
+    for i = 1, 4 do mine[i] = mine[i] + asked[2][i] end
+  end
+  return 0
+end
+for i, asked in ipairs(message.asked) do results[i] = decide(asked) end
+
+local function share(meter, r)
+  local cap = meter.entry.caps[r]
+  if cap < 0 or meter.unsure or not meter.entry.share or now - meter.tight < TIGHT then return 0 end
+  local left = cap - meter.all[r] - own(meter, r)
+  return math.max(0, math.floor(math.min(left - meter.spare[r], left / count)))
+end
+
+local replies = {}
+for i, meter in ipairs(meters) do
+  if meter.lost then replies[i] = {lost = true}
+  else
+    local spare, mine = {}, meter.own
+    for r = 1, 5 do spare[r] = share(meter, r) end
+    save(meter, me, {
+      message.seq, now, day, month, 0, mine[1], mine[2], mine[3], mine[4], mine[5], mine[6],
+      spare[1], spare[2], spare[3], spare[4], spare[5],
+    })
+    local others = meter.others
+    others[5], others[6] = others[5] + meter.base[2], others[6] + meter.base[4]
+    replies[i] = {others = others, held_back = meter.spare, spare = spare, own = mine}
+    if message.full then
+      meter.records[me] = nil
+      replies[i].base = meter.base
+      replies[i].records = {}
+      for name, record in pairs(meter.records) do
+        table.insert(replies[i].records, {name, record})
+      end
+    end
+  end
+end
+return cmsgpack.pack({servers = count, meters = replies, asked = results})

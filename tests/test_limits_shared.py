@@ -1,0 +1,280 @@
+"""Test limits and budgets that two servers keep to together, through a real Redis."""
+
+import contextlib
+import json
+import shutil
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import httpx
+import pytest
+
+from processes import Serving, mocking, serving
+from redis_server import RedisServer, redis_server
+from slipway.admission import owner_of
+from slipway.providers.mock import MockServer
+from slipway.settings import Settings
+from slipway.store import LedgerFilter, open_records
+from waiting import until
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="redis-server is not installed"
+)
+# 1 prompt token and 9 written ones cost 0.001 USD each
+PRICE = {"input": 1000, "output": 1000}
+SAYS = "one two three four five six seven eight nine"
+ALONE = "each of 2 servers keeps to its share"
+TOGETHER = "limits are shared among 2 servers again"
+LIMITS: dict[str, dict[str, Any]] = {
+    "sk-budget": {"usd_per_day": 1},
+    "sk-reserves": {"usd_per_month": "0.12"},
+    "sk-frozen": {"usd_per_day": 5},
+    "sk-emptied": {"usd_per_day": 1},
+    "sk-killed": {"usd_per_day": 1},
+    "sk-requests": {"rpm": 20},
+    "sk-answers": {"answers": 3},
+    "sk-tokens": {"tpm": 100},
+}
+
+
+def ask(server: Serving, key: str, **more: Any) -> httpx.Response:
+    sent = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9, **more}
+    return server.post("/v1/chat/completions", sent, headers={"Authorization": f"Bearer {key}"})
+
+
+class Pair:
+    """Two servers with one Redis, each with a store of its own."""
+
+    def __init__(
+        self, folder: Path, redis: RedisServer, mock: MockServer, slow: MockServer, stack: ExitStack
+    ) -> None:
+        self.folder, self.redis, self.stack = folder, redis, stack
+        self.mock, self.slow = mock, slow
+        self.servers: list[Serving] = []
+
+    @contextmanager
+    def server(self, name: str) -> Iterator[Serving]:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        settings = {
+            "store": f"sqlite:///{folder}/slipway.db",
+            "shared": self.redis.url,
+            "keys": [{"key": key, "limits": limits} for key, limits in LIMITS.items()],
+            "models": {
+                name: {"base_url": mock.url, "price": PRICE, "retries": 0}
+                for name, mock in (("m", self.mock), ("slow", self.slow))
+            },
+        }
+        with serving(folder, settings=settings) as server:
+            until(lambda: "answers" in server.log)
+            yield server
+
+    def ask_all(self, key: str, times: int, at_once: int = 50, **more: Any) -> list[httpx.Response]:
+        """Ask both servers in turn, many times at once."""
+        with ThreadPoolExecutor(at_once) as pool:
+            return list(pool.map(lambda n: ask(self.servers[n % 2], key, **more), range(times)))
+
+    @contextmanager
+    def running(self, key: str, server: int) -> Iterator[None]:
+        """Keep an answer in progress."""
+        seen = len(self.slow.requests)
+        sent = json.dumps({"model": "slow", "messages": [{"role": "user", "content": "Hi"}]})
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
+        port = self.servers[server].port
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall((head.replace("Host: x", f"Host: 127.0.0.1:{port}") + sent).encode())
+            until(lambda: len(self.slow.requests) > seen)
+            yield
+
+    def said(self, what: str) -> list[int]:
+        """Return how often each server has written this to its log."""
+        return [server.log.count(what) for server in self.servers]
+
+    def have_said(self, what: str, before: list[int]) -> bool:
+        """Return whether each server has written this since then."""
+        return all(now > was for now, was in zip(self.said(what), before, strict=True))
+
+    def spent(self, key: str) -> int:
+        """Return what both ledgers have of a key, in picodollars."""
+        total = 0
+        key_owner = owner_of(key)
+        for name in ("one", "two"):
+            with contextlib.closing(
+                open_records(Settings(store=f"sqlite:///{self.folder}/{name}/slipway.db"))
+            ) as store:
+                rows = store.ledger.rows(LedgerFilter(owner=key_owner), limit=1000)
+            total += sum(row.cost or 0 for row in rows)
+        return total
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("pair")
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_server(folder))
+        mock = stack.enter_context(mocking(text=SAYS, ttft_s=0.05))
+        slow = stack.enter_context(mocking(text=SAYS, ttft_s=60))
+        pair = Pair(folder, redis, mock, slow, stack)
+        pair.servers = [stack.enter_context(pair.server(name)) for name in ("one", "two")]
+        yield pair
+
+
+def codes(replies: list[httpx.Response]) -> Counter[int]:
+    return Counter(reply.status_code for reply in replies)
+
+
+def test_two_servers_spend_one_budget_to_the_last_call(pair: Pair) -> None:
+    """500 concurrent requests of 0.01 USD meet a budget of 1 USD."""
+    replies = pair.ask_all("sk-budget", 500)
+    assert codes(replies) == {200: 100, 402: 400}
+    refused = next(reply for reply in replies if reply.status_code == 402)
+    assert refused.json()["error"]["code"] == "budget_spent"
+    for server in pair.servers:
+        used = server.get("/v1/usage", headers={"Authorization": "Bearer sk-budget"}).json()
+        assert used["budgets"][0]["spent_usd"] == "1"
+
+
+def test_a_call_that_fits_once_others_took_less_waits_for_them(pair: Pair) -> None:
+    """Each call reserves 0.03 USD and takes 0.01: all ten fit into 0.12, four at a time."""
+    assert codes(pair.ask_all("sk-reserves", 10, max_tokens=29)) == {200: 10}
+    assert ask(pair.servers[0], "sk-reserves", max_tokens=29).status_code == 402
+
+
+def test_requests_a_minute_are_counted_together(pair: Pair) -> None:
+    first = [ask(pair.servers[0], "sk-requests") for _ in range(5)]
+    assert codes([*first, *pair.ask_all("sk-requests", 40)]) == {200: 20, 429: 25}
+    refused = ask(pair.servers[1], "sk-requests")
+    assert "20 answers a minute of this key" in refused.json()["error"]["message"]
+    assert 40 <= int(refused.headers["retry-after"]) <= 62
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_tokens_a_minute_are_counted_together(pair: Pair) -> None:
+    assert codes(pair.ask_all("sk-tokens", 30)) == {200: 10, 429: 20}
+
+
+def test_answers_at_a_time_are_counted_together(pair: Pair) -> None:
+    with ExitStack() as stack:
+        for n in range(3):
+            stack.enter_context(pair.running("sk-answers", n % 2))
+        refused = [ask(server, "sk-answers") for server in pair.servers]
+        assert codes(refused) == {429: 2}
+        assert "3 answers of this key are in progress" in refused[0].json()["error"]["message"]
+    until(lambda: ask(pair.servers[0], "sk-answers").status_code == 200)
+    assert codes([ask(server, "sk-answers") for server in pair.servers]) == {200: 2}
+
+
+class Load:
+    """Asks both servers in turn, from several threads, until it is stopped or refused."""
+
+    def __init__(self, pair: Pair, key: str, threads: int, **more: Any) -> None:
+        self.pair, self.key, self.more = pair, key, more
+        self.done = list[tuple[float, float, int]]()  # when it began, how long it took, the status
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(n,)) for n in range(threads)]
+
+    def run(self, number: int) -> None:
+        while not self.stopped.is_set():
+            began = time.monotonic()
+            try:
+                reply = ask(self.pair.servers[number % 2], self.key, **self.more)
+            except httpx.TransportError:  # the server was killed
+                time.sleep(0.05)
+                continue
+            self.done.append((began, time.monotonic() - began, reply.status_code))
+            if reply.status_code == 402:
+                return
+
+    def __enter__(self) -> "Load":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thread in self.threads:
+            thread.join()
+
+    def codes(self) -> Counter[int]:
+        return Counter(code for _, _, code in self.done)
+
+    def times(self, since: float, until_: float) -> list[float]:
+        return [took for began, took, _ in self.done if since <= began < until_]
+
+
+def test_a_frozen_redis_costs_no_answer_and_no_cent(pair: Pair) -> None:
+    """A budget of 5 USD is spent with 500 calls; Redis is frozen on the way."""
+    added, back = list[float](), list[float]()
+    with Load(pair, "sk-frozen", 6) as load:
+        until(lambda: len(load.done) >= 60)
+        while not added or (min(added) > 0.025 and len(load.done) < 400):
+            began, calls = time.monotonic(), len(load.done)
+            until(lambda calls=calls: len(load.done) >= calls + 40)  # type: ignore[misc]
+            frozen, calls = time.monotonic(), len(load.done)
+            alone, together = pair.said(ALONE), pair.said(TOGETHER)
+            pair.redis.freeze()
+            until(lambda calls=calls: len(load.done) >= calls + 40)  # type: ignore[misc]
+            until(lambda alone=alone: pair.have_said(ALONE, alone))  # type: ignore[misc]
+            states = [server.get("/readyz").json()["state"] for server in pair.servers]
+            thawed = time.monotonic()
+            pair.redis.thaw()
+            until(lambda together=together: pair.have_said(TOGETHER, together))  # type: ignore[misc]
+            back.append(time.monotonic() - thawed)
+            added.append(p99(load.times(frozen, thawed)) - p99(load.times(began, frozen)))
+            assert states == ["degraded", "degraded"]
+    assert load.codes() == {200: 500, 402: 6}
+    assert min(added) <= 0.025  # other work on this machine only ever adds to it
+    assert min(back) <= 5.0
+    assert all(server.get("/readyz").json()["state"] == "ok" for server in pair.servers)
+
+
+def p99(times: list[float]) -> float:
+    return quantiles(times, n=100, method="inclusive")[98]
+
+
+def test_a_redis_that_is_emptied_costs_no_cent(pair: Pair) -> None:
+    with Load(pair, "sk-emptied", 20) as load:
+        for calls in (20, 45, 70):
+            until(lambda calls=calls: load.codes()[200] >= calls)  # type: ignore[misc]
+            pair.redis.command("FLUSHALL")
+    assert load.codes() == {200: 100, 402: 20}
+
+
+def test_a_killed_server_costs_no_cent(pair: Pair) -> None:
+    """What it had reserved counts as spent. The ledger has it too, except for what was reserved in
+    the moment of its end, and not noted yet: ten threads ask each server.
+    """
+    seen = len(pair.mock.requests)
+    with Load(pair, "sk-killed", 20) as load:
+        until(lambda: load.codes()[200] >= 40)
+        pair.servers[1].process.kill()
+        pair.servers[1] = pair.stack.enter_context(pair.server("two"))
+    assert load.codes()[402] == 20
+    assert 90 <= len(pair.mock.requests) - seen <= 100
+    until(lambda: 90 * 10**10 <= pair.spent("sk-killed") <= 10**12)
+    used = [
+        server.get("/v1/usage", headers={"Authorization": "Bearer sk-killed"}).json()
+        for server in pair.servers
+    ]
+    assert [each["budgets"][0]["spent_usd"] for each in used] == ["1", "1"]
+
+
+def test_a_wrong_password_is_a_clear_error(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--requirepass", "right") as locked, mocking() as mock:
+        settings = {
+            "shared": f"redis://:wrong@127.0.0.1:{locked.port}",
+            "keys": [{"key": "sk-budget", "limits": {"rpm": 1}}],
+            "models": {"m": {"base_url": mock.url}},
+        }
+        with serving(tmp_path, settings=settings) as server:
+            until(lambda: "rejected the user or password: correct them in `shared`" in server.log)
+            until(lambda: server.get("/readyz").json()["state"] == "degraded")
+            assert ":wrong@" not in server.log
