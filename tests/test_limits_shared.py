@@ -7,11 +7,11 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 import httpx
@@ -173,6 +173,10 @@ def test_answers_at_a_time_are_counted_together(pair: Pair) -> None:
     assert codes([ask(server, "sk-answers") for server in pair.servers]) == {200: 2}
 
 
+def nothing() -> None:
+    """Change nothing."""
+
+
 class Load:
     """Asks both servers in turn, from several threads, until it is stopped or refused."""
 
@@ -206,34 +210,42 @@ class Load:
     def codes(self) -> Counter[int]:
         return Counter(code for _, _, code in self.done)
 
-    def times(self, since: float, until_: float) -> list[float]:
-        return [took for began, took, _ in self.done if since <= began < until_]
+    def around(self, change: Callable[[], None]) -> tuple[list[float], list[float]]:
+        """Return how long some calls took that began before a change, and some after it."""
+        found = list[list[float]]()
+        for at_first in (nothing, change):
+            began, calls = time.monotonic(), len(self.done)
+            at_first()
+            until(lambda calls=calls: len(self.done) >= calls + 30)  # type: ignore[misc]
+            found.append([took for at, took, _ in self.done if at >= began])
+        return found[0], found[1]
 
 
 def test_a_frozen_redis_costs_no_answer_and_no_cent(pair: Pair) -> None:
     """A budget of 5 USD is spent with 500 calls; Redis is frozen on the way."""
-    added, back = list[float](), list[float]()
     with Load(pair, "sk-frozen", 6) as load:
-        until(lambda: len(load.done) >= 60)
-        while not added or (min(added) > 0.025 and len(load.done) < 400):
-            began, calls = time.monotonic(), len(load.done)
-            until(lambda calls=calls: len(load.done) >= calls + 40)  # type: ignore[misc]
-            frozen, calls = time.monotonic(), len(load.done)
-            alone, together = pair.said(ALONE), pair.said(TOGETHER)
-            pair.redis.freeze()
-            until(lambda calls=calls: len(load.done) >= calls + 40)  # type: ignore[misc]
-            until(lambda alone=alone: pair.have_said(ALONE, alone))  # type: ignore[misc]
-            states = [server.get("/readyz").json()["state"] for server in pair.servers]
-            thawed = time.monotonic()
+        until(lambda: len(load.done) >= 20)
+        before, during = load.around(pair.redis.freeze)
+        until(lambda: pair.have_said(ALONE, [0, 0]))
+        states = [server.get("/readyz").json()["state"] for server in pair.servers]
+        together, thawed = pair.said(TOGETHER), time.monotonic()
+        pair.redis.thaw()
+        until(lambda: pair.have_said(TOGETHER, together))
+        back_s = time.monotonic() - thawed
+        # other work on this machine adds to what is measured, so once below the limit is enough
+        while is_late(before, during) and len(load.done) < 400:
+            before, during = load.around(pair.redis.freeze)
             pair.redis.thaw()
-            until(lambda together=together: pair.have_said(TOGETHER, together))  # type: ignore[misc]
-            back.append(time.monotonic() - thawed)
-            added.append(p99(load.times(frozen, thawed)) - p99(load.times(began, frozen)))
-            assert states == ["degraded", "degraded"]
+    assert states == ["degraded", "degraded"]
     assert load.codes() == {200: 500, 402: 6}
-    assert min(added) <= 0.025  # other work on this machine only ever adds to it
-    assert min(back) <= 5.0
+    assert not is_late(before, during)
+    assert back_s <= 5.0 + pair.servers[0].at_once_s()
     assert all(server.get("/readyz").json()["state"] == "ok" for server in pair.servers)
+
+
+def is_late(before: list[float], during: list[float]) -> bool:
+    """Return whether the slowest calls took over 25 ms longer, beside what varies anyway."""
+    return p99(during) - p99(before) > 0.025 + p99(before) - median(before)
 
 
 def p99(times: list[float]) -> float:
