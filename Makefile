@@ -87,6 +87,8 @@ bench: .venv/dev weights
 	$(BIN)/python bench/outage.py
 	$(BIN)/python bench/drops.py
 	$(BIN)/python bench/cache.py
+	$(BIN)/python bench/telemetry.py observe
+	$(BIN)/python bench/telemetry.py cost
 
 # The lock files hold hashes and no addresses; uv resolves for every platform at once.
 RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml lock/build.in

@@ -77,7 +77,7 @@ def coverage(n: int) -> dict[str, float]:
     counts = chance.multinomial(n, [0.15, 0.07, 0.78], size=20_000)
     pairs = {tuple(c): paired_shares(int(c[0]), int(c[1]), n) for c in np.unique(counts, axis=0)}
     paired = np.mean([pairs[tuple(c)].low <= 0.08 <= pairs[tuple(c)].high for c in counts])
-    rounds = 1000 if n <= 300 else 300
+    rounds = 1000
     means, clusters = 0, 0
     for _ in range(rounds):
         found = clustered_mean([float(v) for v in chance.beta(2, 1, size=n)])

@@ -6,7 +6,8 @@
 `observe` is a client that streams answers of `slipway mock` through `slipway serve` at low load, and
 takes the time of each byte at its socket. It compares time to first token, time per output token and
 duration with the record of each answer and with the histograms of /metrics: every difference to the
-record, the means, and each bucket.
+record, the means, and each bucket. On a busy machine, `chrt -f 10` in front of the command keeps
+others away.
 
 `cost` measures requests per CPU-second with all telemetry on (metrics, traces, access log in JSON,
 history, alerts, a scrape each round) beside the same server with all of it off. Both are pinned to
@@ -29,7 +30,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from gateways import free_port
+from gateway import CASES, bodies
+from gateways import PEER, Target, free_port
+from slipway.settings import Settings
 
 SERVE = "from slipway.cli import main; main()"
 KEY = "sk-bench-key"
@@ -130,7 +133,9 @@ def fetched(port: int, path: str) -> str:
 def recorded(port: int, answer: str) -> dict[str, float]:
     """Return the times that the record of an answer has."""
     record = json.loads(fetched(port, f"/v1/traces/{answer}"))["tries"][-1]["answer"]
-    return {"ttft_s": record["ttft_s"], "duration_s": record["duration_s"]}
+    ttft_s, duration_s = record["ttft_s"], record["duration_s"]
+    tpot_s = (duration_s - ttft_s) / (record["usage"]["output_tokens"] - 1)
+    return {"ttft_s": ttft_s, "tpot_s": tpot_s, "duration_s": duration_s}
 
 
 def histogram(text: str, name: str) -> dict[str, Any]:
@@ -178,13 +183,13 @@ def compared(
         "client_p99_ms": 1000 * percentile(values, 0.99),
         "mean_difference_ms": 1000 * (statistics.fmean(values) - counted["sum"] / len(values)),
     }
-    if field != "tpot_s":  # the record has no such field: it follows from the others
-        apart = [1000 * (each[field] - each["record"][field]) for each in seen]
-        row |= {
-            "record_p50_ms": percentile(apart, 0.5),
-            "record_p99_ms": percentile([abs(each) for each in apart], 0.99),
-            "record_worst_ms": max(map(abs, apart)),
-        }
+    apart = [1000 * (each[field] - each["record"][field]) for each in seen]
+    row |= {
+        "record_p50_ms": percentile(apart, 0.5),
+        "record_p99_ms": percentile([abs(each) for each in apart], 0.99),
+        "record_worst_ms": max(map(abs, apart)),
+        "sum_difference_s": counted["sum"] - sum(each["record"][field] for each in seen),
+    }
     # A value is in the right bucket, or within the limit of an edge of it
     row["wrong_buckets"] = [
         edge
@@ -249,18 +254,108 @@ def print_observed(rows: list[dict[str, Any]]) -> None:
         f"{'record: p50':>12} {'p99':>7} {'worst':>7} {'mean':>7}   (ms)"
     )
     for r in rows:
-        record = [r.get(f"record_{name}_ms") for name in ("p50", "p99", "worst")]
-        p50, p99, worst = ("-" if each is None else f"{each:.2f}" for each in record)
         print(
             f"{r['field']:11} {r['answers']:8} {r['counted']:8.0f} {r['client_p50_ms']:11.1f} "
-            f"{r['client_p99_ms']:11.1f} {p50:>12} {p99:>7} {worst:>7} "
-            f"{r['mean_difference_ms']:7.2f}"
+            f"{r['client_p99_ms']:11.1f} {r['record_p50_ms']:12.2f} {r['record_p99_ms']:7.2f} "
+            f"{r['record_worst_ms']:7.2f} {r['mean_difference_ms']:7.2f}"
         )
         for edge in r["wrong_buckets"]:
             print(f"{'':11} the bucket up to {edge:g} s has another count than the client saw")
 
 
 # What it costs
+
+# No record is watched, nothing is sampled, so no alert is evaluated, and nothing is logged of requests
+OFF = f"""
+from slipway.app import building
+from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.traces import Traces
+def nothing(*_): pass
+Telemetry.emit = Traces.emit = Traces.start = nothing
+building.Assembly.sample_metrics = nothing
+if hasattr(building, "Observing"):
+    building.Observing.emit = building.Observing.start = nothing
+{SERVE}
+"""
+WANTED: dict[str, Any] = {
+    "slo": {"availability": "99.9%", "ttft_p95": "2s", "tpot_p95": "100ms"},
+    "metrics": {"compatible": ["vllm", "litellm"]},
+    "log": "json",
+}
+ON = {name: value for name, value in WANTED.items() if name in Settings.__struct_fields__}
+MEASURED = ("one", "small", "stream")
+
+
+def target(name: str, folder: Path, up: int, *, with_all: bool) -> Target:
+    """Return a server with all telemetry on, or with none."""
+    port = free_port()
+    models = {
+        "mock-model": {"base_url": f"http://127.0.0.1:{up}/v1"},
+        "mock-slow": {"base_url": f"http://127.0.0.1:{up}/slow/v1", "name": "mock-model"},
+    }
+    settings: dict[str, Any] = {
+        "listen": {"port": port},
+        "models": models,
+        "keys": [KEY],
+        "store": f"sqlite:///{folder}/{name}.db",
+        **(ON if with_all else {}),
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(json.dumps(settings))
+    code = SERVE if with_all else OFF
+    return Target(
+        name, port, [sys.executable, "-c", code, "serve", "--quiet", "--config", str(file)]
+    )
+
+
+def cost(folder: Path, rounds: int, seconds: float, cases: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Load both servers in turns, and return the ratios of what they do in a CPU-second."""
+    up = free_port()
+    upstream = subprocess.Popen(["taskset", "-c", "0", sys.executable, PEER, "upstream", str(up)])
+    off, on = (target(name, folder, up, with_all=name == "on") for name in ("off", "on"))
+    try:
+        time.sleep(0.5)
+        for each in (off, on):
+            each.start(folder / f"{each.name}.log")
+        return [measured(CASES[case], off, on, folder, rounds, seconds) for case in cases]
+    finally:
+        for each in (off, on):
+            each.stop()
+        upstream.terminate()
+
+
+def measured(
+    case: dict[str, Any], off: Target, on: Target, folder: Path, rounds: int, seconds: float
+) -> dict[str, Any]:
+    files = bodies(folder, case["bodies"])
+    figure = "chunks_per_cpu_s" if case["bodies"] == "stream" else "per_cpu_s"
+    for each in (off, on):
+        each.load(case, files, 0.7)  # warm
+    runs = []
+    for number in range(rounds):
+        turn = (off, on) if number % 2 else (on, off)
+        done = {each.name: each.load(case, files, seconds) for each in turn}
+        fetched(on.port, "/metrics")  # what a scraper costs falls into the next round
+        runs.append((done["off"], done["on"]))
+    ratios = [with_all[figure] / without[figure] for without, with_all in runs]
+    return {
+        "case": case["title"],
+        "off": statistics.median(without[figure] for without, _ in runs),
+        "on": statistics.median(with_all[figure] for _, with_all in runs),
+        "ratio": statistics.median(ratios),
+        "spread": [min(ratios), max(ratios)],
+        "errors": sum(run["errors"] for pair in runs for run in pair),
+    }
+
+
+def print_cost(rows: list[dict[str, Any]]) -> None:
+    print(f"{'per CPU-second':26} {'off':>8} {'on':>8} {'ratio':>7} {'spread':>12} {'errors':>7}")
+    for r in rows:
+        spread = f"{r['spread'][0]:.2f}-{r['spread'][1]:.2f}"
+        print(
+            f"{r['case']:26} {r['off']:8.0f} {r['on']:8.0f} {r['ratio']:7.3f} {spread:>12} "
+            f"{r['errors']:7.0f}"
+        )
 
 
 def main() -> None:
@@ -272,15 +367,21 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--limit-ms", type=float, default=LIMIT_MS, help="tolerance of buckets")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--case", choices=MEASURED, help="measure only this one")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = observe(Path(folder), given.answers, given.workers, given.limit_ms / 1000)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if given.what == "observe":
+            rows = observe(folder, given.answers, given.workers, given.limit_ms / 1000)
+        else:
+            cases = (given.case,) if given.case else MEASURED
+            rows = cost(folder, given.rounds, given.seconds, cases)
     if given.json:
         print(json.dumps(rows))
     else:
-        print_observed(rows)
+        (print_observed if given.what == "observe" else print_cost)(rows)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.values import UNITS, Branch
-from slipway.telemetry.definitions import METRICS
+from slipway.telemetry.aliases import Alias
+from slipway.telemetry.compatible import PRODUCTS
+from slipway.telemetry.definitions import METRICS, MetricDefinition
 from slipway.web.openapi import described
 from slipway.web.wire import EVENT_NAMES
 
@@ -43,6 +45,8 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "listen": "`listen` says where and to whom the server listens",
     "limits": "`limits` says how much one client may ask of the server",
     "cache": "`cache` limits what kept answers take, and keeps those of bare models",
+    "log": "`log` says what is logged of each request",
+    "otlp": "`otlp` sends spans to a collector",
     "metrics": "`metrics` says how much is measured",
     "traces": "`traces` says how long it is known what happened to each answer",
     "models.NAME.cache": "`cache` of a model says which of its answers are kept",
@@ -73,8 +77,13 @@ VALUES = "A duration is written as `250ms`, `2s`, `5m`, `1h` or `30d`, or as a n
 HELP_SAYS = {  # a sentence that introduces the help of each command
     "serve": "`serve` starts the server; it runs until it is stopped",
     "ask": "`ask` asks a question in the terminal",
-    "check": "`check` checks the settings without starting a server",
+    "check": "`check` says whether a deployment is ready; [is this deployment ready?](check.md) explains each row",
     "ingest": "`ingest` reads the documents now, and lists those that cannot be read",
+    "alerts": "`alerts` shows [alerts](alerts.md), writes them as rules for Prometheus, and tests who is notified",
+    "alerts rules": "`alerts rules` writes the alerts as rules for Prometheus",
+    "alerts list": "`alerts list` lists the alerts of the settings",
+    "alerts test": "`alerts test` sends a test message to each notifier",
+    "alerts status": "`alerts status` shows which alerts fire on the running server",
     "store": "`store` looks after the [store](store.md)",
     "store migrate": "`store migrate` brings the schema up to date",
     "store backup": "`store backup` saves all records in a file",
@@ -490,7 +499,31 @@ def purpose(file: Path) -> str:
     return sentence[1] if sentence else first
 
 
+def compatible() -> str:
+    """Return a table of the names for each product that metrics are compatible with."""
+    return "\n\n".join(
+        f"With `{product}`, these names are written:\n\n"
+        + tables(
+            ["name", "from", "meaning"],
+            [
+                [code(known_as(each)), code(ours(METRICS[each.source])), each.about]
+                for each in names
+            ],
+        )
+        for product, names in PRODUCTS.items()
+    )
+
+
+def ours(metric: MetricDefinition) -> str:
+    return metric.name + ("_total" if metric.kind == "counter" else "")
+
+
+def known_as(alias: Alias) -> str:
+    return alias.name + ("_total" if alias.kind == "counter" else "")
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "compatible": compatible,
     "modules": modules,
     "providers": providers,
     "settings": settings,

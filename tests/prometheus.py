@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,12 @@ class Prometheus:
 
     def wait_for_scrapes(self, more: int) -> None:
         before = self.scrapes()
-        until(lambda: self.scrapes() >= before + more)
+
+        def are_more() -> bool:
+            time.sleep(0.25)  # between two questions; the scrapes come once a second
+            return self.scrapes() >= before + more
+
+        until(are_more)
 
 
 def is_ready(url: str) -> bool:

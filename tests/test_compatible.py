@@ -35,6 +35,7 @@ LITELLM = (
     *("deployment_success_responses_total", "deployment_failure_responses_total"),
     *("cache_hits_metric_total", "cache_misses_metric_total", "cached_tokens_metric_total"),
     *("request_queue_time_seconds", "in_flight_requests"),
+    *("remaining_team_budget_metric", "remaining_api_key_budget_metric"),
 )
 HISTOGRAMS = ("_seconds", "_latency_metric", "_token_metric", "_per_output_token", "_tokens")
 
@@ -57,7 +58,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
                 "kept": {**one, "name": "m", "cache": "1h"},
             },
             "routes": {"main": ["fault-status-500", "m"]},
-            "keys": [{"key": KEY, "admin": True}],
+            "keys": [{"key": KEY, "admin": True, "limits": {"usd_per_day": 5, "usd_per_month": 9}}],
+            "tenants": {"default": {"limits": {"usd_per_month": 70}}},
             "metrics": {"compatible": ["vllm", "litellm"]},
         }
         with serving(folder, settings=settings) as server:
@@ -152,6 +154,12 @@ def test_the_labels_are_those_of_the_products(server: Serving) -> None:
     assert {"litellm_model_name": "m", "model_id": "m"} in labels_of(
         server, "litellm_deployment_state"
     )
+
+
+def test_what_is_left_of_a_budget_is_the_smaller_of_day_and_month(server: Serving) -> None:
+    found = samples(server)
+    assert 4.9 < found["litellm_remaining_api_key_budget_metric"] < 5
+    assert 69.9 < found["litellm_remaining_team_budget_metric"] < 70
 
 
 def test_names_that_only_some_models_report_are_announced(server: Serving) -> None:

@@ -32,7 +32,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     (folder / "docs" / "manual.md").write_text(MANUAL)
     with mocking(tokens=5) as mock:
         settings = {
-            **models(mock.url, "m", "fault-http-500", price={"input": 1, "output": 2}),
+            **models(mock.url, "m", "fault-status-500", price={"input": 1, "output": 2}),
             "keys": [{"key": KEY, "admin": True, "documents": True}],
             "apps": {"help": {"knowledge": ["docs"], "route": "m", "cache": {"exact": "1h"}}},
             "conversations": "server",
@@ -105,7 +105,7 @@ def known_values(server: Serving) -> dict[str, list[str]]:
     made = server.post("/v1/keys", {"name": "spare"}, headers=AS_OPERATOR).json()
     documents = server.get("/v1/documents", headers=AS_OPERATOR).json()["data"]
     return {
-        "model": ["m", "help", "fault-http-500"],
+        "model": ["m", "help", "fault-status-500"],
         "name": ["m", "help", "index.html"],
         "app": ["help"],
         "answer": [answer["id"]],

@@ -226,6 +226,6 @@ def test_an_impossible_prompt_is_refused(
     if content is not None:
         file.write_bytes(content)
     (tmp_path / "s.json").write_text(json.dumps(settings(docs, prompt="own.md")))
-    done = run("check", "--config", "s.json", cwd=tmp_path)
+    done = run("check", "--offline", "--config", "s.json", cwd=tmp_path)
     assert done.returncode == (0 if content == b"Be kind." else 2)
     assert says.format(file="own.md") in done.stdout + done.stderr

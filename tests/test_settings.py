@@ -24,7 +24,7 @@ def check(
     (tmp_path / "docs").mkdir(exist_ok=True)
     (tmp_path / "docs" / "a.md").write_text("# A\n\nText.\n")
     (tmp_path / "s.yaml").write_text(yaml)
-    done = run("check", "--config", "s.yaml", *more, cwd=tmp_path, env=env)
+    done = run("check", "--offline", "--config", "s.yaml", *more, cwd=tmp_path, env=env)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -65,6 +65,19 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
             "models.m1.cache.exact: 0 keeps nothing; write how long, such as `1h`, or remove it",
         ),
         ("cache: {exact: 0s}\n", "s.yaml:1: cache.exact: 0 keeps nothing"),
+        (
+            "models:\n  m1: {base_url: http://h/v1, metrics: /metrics}\n",
+            "s.yaml:2: models.m1.metrics: `/metrics` is not an address; write `true`, or an address",
+        ),
+        (
+            'models:\n  m1: {base_url: http://h/v1, metrics: "http://me:secret@h/metrics"}\n',
+            (
+                "models.m1.metrics: `http://h/metrics` is not an address; write `true`, or an address "
+                "without a password"
+            ),
+        ),
+        ("metrics: {series: 20}\n", "s.yaml:1: metrics.series: `20` is not valid; expected"),
+        ("metrics: {gpu: all}\n", "metrics.gpu: `all` is not valid; expected `true` or `false`"),
         (
             "models:\n  m1: {base_url: http://h/v1, cache: {stale_on_error: 1d}}\n",
             "models.m1.cache.stale_on_error: it has no effect without `exact`; add it to",

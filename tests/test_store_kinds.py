@@ -348,14 +348,14 @@ def filled(store: RecordStore) -> None:
 
 
 def dumped(address: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Return every row of every table, sorted, without the times of the migrations."""
+    """Return every row of every table, sorted, without the times of migrations and backups."""
     tables = (
         *("answers", "feedback", "pace", "pace_misses", "conversations", "shares", "ledger"),
         *("keys", "key_hashes", "versions", "meta", "rule_hits", "collected", "history", "alerts"),
     )
 
     def plain(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        return sorted((tuple(rows) for rows in rows), key=repr)
+        return sorted((tuple(row) for row in rows if row[0] != "backup_at"), key=repr)
 
     if address.startswith("sqlite"):
         with closing(sqlite3.connect(address.removeprefix("sqlite:///"))) as db:

@@ -63,8 +63,13 @@ def site_settings(mock: MockServer, folder: Path) -> dict[str, Any]:
     settings["models"]["one-by-one"] = {"base_url": mock.url, "name": "say-200", "at_once": 1}
     settings["models"]["two-by-two"] = {"base_url": mock.url, "name": "say-200", "at_once": 2}
     settings["models"]["kept"] = {"base_url": mock.url, "name": "mock-model", "cache": "1h"}
+    settings["models"]["own-metrics"] = {"base_url": mock.url, "metrics": True}
     settings["apps"] = {
-        "tea": {"knowledge": str(folder / "tea.md"), "route": "mock-model"},
+        "tea": {
+            "knowledge": str(folder / "tea.md"),
+            "route": "mock-model",
+            "limits": {"usd_per_day": 1000},
+        },
         "slow-tea": {"knowledge": str(folder / "tea.md"), "route": "say-100"},
         "endless-tea": {"knowledge": str(folder / "tea.md"), "route": "say-4000"},
         "cut": {"knowledge": str(folder / "tea.md"), "route": "fault-cut-8"},
@@ -84,7 +89,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("workers")
     (folder / "tea.md").write_text(TEA)
     file = folder / "own.yaml"
-    with mocking(tokens=12, tpot_s=0.002) as mock:
+    with mocking(tokens=12, tpot_s=0.002, metrics="vllm") as mock:
         file.write_text(json.dumps(site_settings(mock, folder)))
         with (
             serving(folder, "--workers", "2", "--config", str(file)) as server,
@@ -286,6 +291,10 @@ def test_metrics_are_the_sums_of_all_workers(site: Site) -> None:
         assert total(text, "slipway_attempts_total") - attempts == 12
         assert total(text, "slipway_answers_in_flight") == 0
         assert 'slipway_model_state{model="mock-model",state="closed"} 1.0' in text
+        assert 'slipway_knowledge_documents{app="tea",state="read"}' in text
+        assert 'slipway_engine_requests{model="own-metrics",state="running"}' in text
+        assert 'slipway_budget_used_ratio{name="tea",period="day",scope="app"} 0.0' in text
+        assert total(text, "slipway_build_info") == 1
     assert len(site.mock.requests) - calls == 12
 
 

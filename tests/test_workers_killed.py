@@ -31,6 +31,7 @@ STREAM = CHAT[:-1] + b', "stream": true}'
 TEA = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minutes.\n"
 
 
+TOKENS = 5  # of an answer
 Kill = tuple[int, float]  # a worker, and when it was killed
 
 
@@ -120,6 +121,11 @@ async def kill_under_load(
     return load, killed
 
 
+def priced(url: str) -> dict[str, Any]:
+    """Settings of the mock's model, which costs 1 USD per million tokens."""
+    return models(url, "mock-model", price={"input": 1, "output": 1})
+
+
 def is_whole(workers: Workers, restarts: int) -> bool:
     counts = workers.counts()
     return counts["restarts"] >= restarts and counts["running"] == counts["configured"]
@@ -141,7 +147,31 @@ def check_killed(workers: Workers, mock: str, load: Load, killed: list[Kill]) ->
     assert answers <= workers.metric("slipway_attempts_total") <= answers + lost
     durations = workers.metric("gen_ai_server_request_duration_seconds_count")
     assert answers - len(killed) <= durations <= answers  # counted just after the answer
+    check_calls(workers, answers, lost, len(killed))
     assert workers.metric("slipway_worker_restarts_total") == len(killed)
+
+
+def check_calls(workers: Workers, answers: float, lost: float, kills: int) -> None:
+    """What is counted of calls, tokens and money is exact up to the moment of each kill: a call is
+    counted in several numbers, one after the other.
+    """
+    attempts = workers.metric("slipway_attempts_total")
+    calls = workers.metric("gen_ai_client_operation_duration_seconds_count")
+    assert attempts - kills <= calls <= attempts
+    for kind, each in (("input", 2), ("output", TOKENS)):
+        of = f'gen_ai_response_model="mock-model",gen_ai_token_type="{kind}"}}'
+        lines = workers.server.get("/metrics").text.splitlines()
+        tokens = sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith("gen_ai_client_token_usage_sum{") and of in line
+        )
+        assert (answers - kills) * each <= tokens <= (answers + lost) * each
+    usd = workers.metric("slipway_cost_usd_total")
+    a_call = (2 + TOKENS) / 1_000_000
+    assert (answers - kills) * a_call * 0.999 <= usd <= (answers + lost) * a_call * 1.001
+    assert workers.metric("slipway_retries_total") == 0
+    assert workers.metric("slipway_series_other_total") == 0
 
 
 def calls_of(mock: str) -> int:
@@ -152,8 +182,8 @@ def calls_of(mock: str) -> int:
 
 def test_only_requests_in_a_killed_worker_fail(tmp_path: Path) -> None:
     with (
-        mocking(tokens=5) as mock,
-        several(tmp_path, settings=models(mock.url, "mock-model")) as workers,
+        mocking(tokens=TOKENS) as mock,
+        several(tmp_path, settings=priced(mock.url)) as workers,
     ):
         bodies = [CHAT] * 4 + [STREAM] * 4
         load, killed = asyncio.run(kill_under_load(workers, bodies, 4, 0.0))
@@ -164,8 +194,8 @@ def test_only_requests_in_a_killed_worker_fail(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_a_worker_is_killed_every_five_seconds_for_five_minutes(tmp_path: Path) -> None:
     with (
-        mock_process("--ttft", "0", "--tpot", "0", "--tokens", "5") as mock,
-        several(tmp_path, settings=models(mock, "mock-model")) as workers,
+        mock_process("--ttft", "0", "--tpot", "0", "--tokens", str(TOKENS)) as mock,
+        several(tmp_path, settings=priced(mock)) as workers,
     ):
         bodies = [CHAT] * 8 + [STREAM] * 8
         load, killed = asyncio.run(kill_under_load(workers, bodies, 60, 5.0))
@@ -209,6 +239,7 @@ def settings_of(mock: MockServer, folder: Path, *names: str) -> dict[str, Any]:
         **models(mock.url, "mock-model", "say-1500", *names),
         "apps": {"tea": {"knowledge": str(folder / "tea.md"), "route": "mock-model"}},
         "embedding": "none",
+        "slo": {"ttft_p95": "3s"},
     }
 
 
@@ -327,6 +358,27 @@ def test_changed_settings_apply_in_all_workers_or_in_none(site: Site) -> None:
         reloads = site.workers.to(worker).get("/metrics").text
         assert total(reloads, 'slipway_settings_reloads_total{outcome="applied"}') == 2
         assert total(reloads, 'slipway_settings_reloads_total{outcome="refused"}') == 1
+
+
+def test_a_new_objective_leaves_the_buckets_of_all_workers_alike(site: Site) -> None:
+    until(lambda: site.workers.counts()["running"] == 2)
+    said, settings = site.log.count("an edge at 4 s"), settings_of(site.mock, site.file.parent)
+    site.save({**settings, "slo": {"ttft_p95": "4s"}})
+    until(lambda: site.log.count("an edge at 4 s") > said)
+    site.workers.kill(2)
+    body = {"model": "mock-model", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    for worker in (1, 2):
+        reply = site.workers.to(worker).post("/v1/chat/completions", json=body)
+        assert "data: [DONE]" in reply.text
+    for worker in (1, 2):
+        text = site.workers.to(worker).get("/metrics").text
+        start = "gen_ai_server_time_to_first_token_seconds"
+        assert 'le="3.0"' in text
+        assert 'le="4.0"' not in text
+        streamed = total(text, f"{start}_count")
+        assert streamed >= 2
+        inf = [each for each in text.splitlines() if start in each and 'le="+Inf"' in each]
+        assert sum(float(each.split()[-1]) for each in inf) == streamed
 
 
 def test_a_change_that_comes_while_the_first_worker_is_dead_is_applied(site: Site) -> None:

@@ -14,7 +14,7 @@ from slipway.terminal import PrintableArguments
 COMMANDS = {
     "serve": "Serve the OpenAI API, answers over documents, and the chat page.",
     "ask": "Ask a question in the terminal.",
-    "check": "Check the settings, the port and the store without starting.",
+    "check": "Say whether a deployment is ready, and what to change.",
     "ingest": "Read the documents now.",
     "store": "Look after the store: its schema, backups, and old rows.",
     "keys": "Make, list, replace and revoke API keys.",
@@ -27,6 +27,7 @@ COMMANDS = {
     "cache": "Show what kept answers saved, explain and remove them.",
     "ledger": "Show what was spent, and compare it with an invoice.",
     "prices": "Show what models cost, and where the price is from.",
+    "alerts": "Show alerts, write rules for Prometheus, test who is notified.",
     "eval": "Measure how good search and answers are.",
     "plan": "Choose a model and a deployment for what a business needs.",
     "models": "Look into the catalogue of models: tasks, prices, licences, zones.",

@@ -351,6 +351,19 @@ class OtherModelUsage(Record, frozen=True, kw_only=True):
     usage: Usage
 
 
+class TraceContext(Record, frozen=True, kw_only=True):
+    """An answer's place in a trace of several services (W3C Trace Context): its span's id, and that
+    of the client's span, if any. `is_exported` is true if our spans are sent to a collector.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str = ""
+    is_sampled: bool = True
+    state: str = ""
+    is_exported: bool = False
+
+
 class StageTaken(Record, frozen=True, kw_only=True):
     """What one stage of an answer did, for its trace; it began `began_s` after the question.
 
@@ -400,6 +413,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     cost: int | None = 0
     admission_s: float = 0.0
     stages: tuple[StageTaken, ...] = ()
+    trace: TraceContext | None = None
     sourced: Sourced | None = None
     degraded: bool = False  # the documents are quoted since a model failed
 
@@ -433,6 +447,8 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     usage: Usage | None = None  # None if the call is not charged
     cost: int | None = 0
     upstream: str = ""  # the provider's own id of the call
+    trace: TraceContext | None = None  # of its answer
+    span: str = ""  # its own id in that trace
     place: int = 0
     waited_s: float | None = None
     opened_breaker: bool = False

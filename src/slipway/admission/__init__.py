@@ -5,7 +5,7 @@ take, and gives back what the call did not take.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from slipway.admission.budgets import Period
 from slipway.admission.keys import (
@@ -41,6 +41,7 @@ __all__ = [
     "Grant",
     "Hold",
     "InFlight",
+    "LimitState",
     "Meters",
     "Need",
     "SharedLimits",
@@ -68,6 +69,23 @@ class BudgetState(Record, frozen=True, kw_only=True):
     spent: int
     held: int
     ends: float
+
+
+class LimitState(Record, frozen=True, kw_only=True):
+    """What a key, tenant or app has used of its limits now; a limit that is not set is None.
+
+    `requests` and `tokens` are those of the last minute, `answers` those in progress.
+    """
+
+    scope: Scope
+    name: str
+    answers: int
+    most_answers: int | None
+    requests: int
+    rpm: int | None
+    tokens: int
+    tpm: int | None
+    budgets: tuple[BudgetState, ...]
 
 
 class Grant:
@@ -240,38 +258,42 @@ class Admission(KnownKeys):
     def budgets(self, asker: Asker) -> list[BudgetState]:
         """Return the budgets of a key and its tenant."""
         scopes: tuple[tuple[Scope, str], ...] = (("key", asker.owner), ("tenant", asker.tenant))
-        found, periods = list[BudgetState](), periods_now()
-        for scope in scopes:
-            if scope not in self._limited:
-                continue
-            meter = self.meters.meter(*scope)
-            for budget in (meter.day, meter.month):
-                if budget.cap is not None:
-                    budget.roll(periods)
-                    found.append(
-                        BudgetState(
-                            who=scope[0],
-                            period=budget.period,
-                            cap=budget.cap,
-                            spent=budget.spent,
-                            held=meter.held + meter.others.held,
-                            ends=budget.ends,
-                        )
-                    )
+        meters = [self.meters.meter(*scope) for scope in scopes if scope in self._limited]
+        return [budget for meter in meters for budget in budgets_of(meter)]
+
+    def limits(self) -> list[LimitState]:
+        """Return the limits of all keys, tenants and apps that have any."""
+        now, found = time.monotonic(), list[LimitState]()
+        for scope, name in self._limited:
+            meter = self.meters.meter(scope, name)
+            found.append(
+                LimitState(
+                    scope=scope,
+                    name=name,
+                    answers=meter.answers + meter.others.answers,
+                    most_answers=meter.most_answers,
+                    requests=meter.requests.used(now) + meter.others.requests,
+                    rpm=meter.rpm,
+                    tokens=meter.tokens.used(now) + meter.others.tokens,
+                    tpm=meter.tpm,
+                    budgets=tuple(budgets_of(meter)),
+                )
+            )
         return found
 
-    def used_shares(self) -> list[tuple[Scope, str, Period, float]]:
-        """Return (scope, name, period, share that is spent) of all budgets that are loaded, the
-        largest share first.
+    def used_shares(self) -> list[tuple[Scope, str, Period, float, int]]:
+        """Return (scope, name, period, share that is spent, what is left) of all budgets that are
+        loaded, the largest share first.
         """
-        periods, found = periods_now(), list[tuple[Scope, str, Period, float]]()
+        periods, found = periods_now(), list[tuple[Scope, str, Period, float, int]]()
         for scope in self._limited:
             meter = self.meters.meter(*scope)
             for budget in (meter.day, meter.month):
                 if budget.cap is not None and meter.is_loaded:
                     budget.roll(periods)
                     share = budget.spent / budget.cap if budget.cap else 1.0
-                    found.append((*scope, budget.period, share))
+                    left = max(0, budget.cap - budget.spent)
+                    found.append((*scope, budget.period, share, left))
         return sorted(found, key=lambda each: -each[3])
 
     @property
@@ -296,3 +318,19 @@ def load_spent(meters: Iterable[Meter], spent: Callable[[Scope, float], Mapping[
             budget.roll(periods)
             budget.spent = found[meter.scope, since].get(meter.name, 0)
         meter.is_loaded = True
+
+
+def budgets_of(meter: Meter) -> Iterator[BudgetState]:
+    """Yield the budgets of a meter that are limited."""
+    periods = periods_now()
+    for budget in (meter.day, meter.month):
+        if budget.cap is not None:
+            budget.roll(periods)
+            yield BudgetState(
+                who=meter.scope,
+                period=budget.period,
+                cap=budget.cap,
+                spent=budget.spent,
+                held=meter.held + meter.others.held,
+                ends=budget.ends,
+            )

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from slipway import ledger
+from slipway import ledger, tracing
 from slipway.admission import Grant, Hold, Need
 from slipway.answer.stages import StageTimer
 from slipway.ledger import CallUsage, LedgerRow
@@ -116,6 +116,7 @@ class Tally:
         self._holds: dict[str, Hold] = {}  # what running calls have reserved
         self.asker, self.streamed = asker, streamed
         self.started_at = time.monotonic()
+        self.trace = tracing.begun(answer_id)  # None if nobody follows it
         self.spent: list[CallUsage] = []
         self.kinds: dict[str, str] = {}  # model name -> provider
         self.other_usage: list[OtherModelUsage] = []
@@ -173,6 +174,7 @@ class Tally:
             reserve=self._reserve if is_limited else None,
             release=self._release,
             owner=self.asker.owner,
+            trace=self.trace,
             until=until,
             retry_until=retry_until,
         )
@@ -329,6 +331,7 @@ class Tally:
             cost=self.cost,
             admission_s=(0.0 if self.entered_at is None else self.entered_at - self.started_at),
             stages=self.stages,
+            trace=self.trace,
             sourced=self.sourced,
             degraded=self.degraded,
         )

@@ -13,9 +13,11 @@ from slipway.admission import Admission, InFlight, Meters, SharedLimits, load_sp
 from slipway.admission.limits import Meter, Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
+from slipway.app.alerting import Alerting
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.gauges import MetricReader, edges_of
 from slipway.app.key_watch import KeyWatch
+from slipway.app.observing import Observing
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
 from slipway.app.sampling import Sampling
@@ -32,7 +34,7 @@ from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.traces import Traces
+from slipway.telemetry.service import ServiceReports, goals_of
 from slipway.types import (
     Answered,
     AttemptDone,
@@ -41,6 +43,8 @@ from slipway.types import (
     RuleUsed,
     StoreState,
 )
+from slipway.web.access_notes import AccessNotes
+from slipway.web.alerts import AlertRoutes
 from slipway.web.answers import ASK, AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
@@ -52,11 +56,12 @@ from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard, Handler
-from slipway.web.health import HealthRoutes
+from slipway.web.health import HealthRoutes, Workers
 from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
 from slipway.web.openapi import OpenApiRoutes, described
+from slipway.web.operations import OperationsRoutes
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
@@ -93,8 +98,8 @@ class Assembly:
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
-        kept = settings.traces
-        self.traces = Traces(self.records.folder / "traces", kept.keep, kept.at_most_bytes)
+        self.observing = Observing(self.records.folder / "traces", settings, self.count)
+        self.traces = self.observing.traces
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
@@ -124,6 +129,11 @@ class Assembly:
         self.telemetry = self.count_answers()
         self.watch_engines(settings)
         self.sampling = self.sample_metrics()
+        self.alerting = (
+            Alerting(self.sampling, lambda: self.current.settings)
+            if self.sampling is not None
+            else None
+        )
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.writer.on_change = self.telemetry.note_store
         self.ledger.watch = self.telemetry.spend
@@ -166,7 +176,7 @@ class Assembly:
         self.telemetry.emit(record)
         if isinstance(record, FeedbackGiven) and record.helpful is False:
             self.carried.cache.disliked(record.answer)
-        self.traces.emit(record)
+        self.observing.emit(record)
         if isinstance(record, RuleUsed):
             self.writer.add(record)
         if isinstance(record, AttemptDone) and record.error is not None:
@@ -232,13 +242,16 @@ class Assembly:
         """Serve the next questions with these settings."""
         compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
+        self.observing.apply(compiled.settings)
         self.telemetry.bound.series = compiled.settings.metrics.series
+        self.check_edges(compiled.settings)
         self.watch_engines(compiled.settings)
-        kept = compiled.settings.traces
-        self.traces.limit(kept.keep, kept.at_most_bytes)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
+
+    def count(self, metric: str, labels: tuple[str, ...], by: int) -> None:
+        self.telemetry.count(metric, labels, by)
 
     def count_reload(self, outcome: str) -> None:
         self.telemetry.count("reloads", (outcome,))
@@ -247,6 +260,18 @@ class Assembly:
         """Load what earlier answers taught of the models' pace; only documents open a store."""
         if has_knowledge(self.current.settings):
             self.carried.pace.keep()
+
+    def check_edges(self, settings: Settings) -> None:
+        """Say if the buckets of the metrics have no edge at the objectives: buckets stay as they
+        are.
+        """
+        for metric, edges in edges_of(settings).items():
+            if not set(edges) <= set(self.telemetry.edges[metric]):
+                log.info(
+                    "slo.%s_p95: from the next start on, the metrics have an edge at %g s; until "
+                    "then the share of answers within it is estimated",
+                    *(metric, edges[0]),
+                )
 
     def watch_engines(self, settings: Settings) -> None:
         """Read the metrics of the servers of these models from now on."""
@@ -273,6 +298,8 @@ class Assembly:
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
             *self.trace_routes().paths(),
+            *self.operations_routes(),
+            *self.alert_paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
@@ -295,7 +322,13 @@ class Assembly:
         )
         guard = self.guard(fast, router)
         guard.shutdown.stop_answers = self.answers.runs.stop
+        self.log_requests(guard)
         return guard
+
+    def log_requests(self, guard: Guard) -> None:
+        """Log each request, if the settings want it."""
+        if self.observing.access is not None:
+            guard.access = AccessNotes(self.observing.access)
 
     def store_state(self) -> StoreState:
         """Return how the store is, as rows and keys find it."""
@@ -314,8 +347,31 @@ class Assembly:
         routes.before_scrape = self.reader.refresh
         return routes
 
+    def alert_paths(self) -> list[ApiRoute]:
+        alerting = self.alerting
+        return [] if alerting is None else AlertRoutes(self.current, alerting.report).paths()
+
     def trace_routes(self) -> TraceRoutes:
         return TraceRoutes(self.current, self.traces)
+
+    def operations_routes(self) -> list[ApiRoute]:
+        """Return the routes of the operations page; none if this process keeps no history."""
+        if self.sampling is None or self.alerting is None:
+            return []
+        routes = OperationsRoutes(
+            self.current,
+            self.telemetry,
+            ServiceReports(self.sampling.history, lambda: goals_of(self.current.settings.slo)),
+            self.records,
+            self.traces,
+            self.alerting.report,
+        )
+        routes.workers = self.workers()
+        return routes.paths()
+
+    def workers(self) -> Workers | None:
+        """Return what this process knows of other workers, if there are any."""
+        return None
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
@@ -332,7 +388,7 @@ class Assembly:
         self.reloading.start()
         self.key_watch.start()
         self.writer.start()
-        self.traces.start()
+        self.observing.start()
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
@@ -364,10 +420,12 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
-        await asyncio.to_thread(self.traces.close)
+        await asyncio.to_thread(self.observing.close)
         await asyncio.to_thread(self.writer.close)
         if self.sampling is not None:
             await self.sampling.stop()
+        if self.alerting is not None:
+            await self.alerting.close()
         self.ledger.close()
         self.records.close()
         if self.store.store is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from slipway.admission import Admission
 from slipway.answer import Pipeline
+from slipway.prices import PICO
 from slipway.providers.engine_metrics import EngineReader, Numbers
 from slipway.settings import MetricsSettings, ModelSettings, Settings
 from slipway.telemetry.gauges import GaugeRow
@@ -75,10 +76,13 @@ def document_rows(pipeline: Pipeline) -> Iterator[GaugeRow]:
 
 
 def budget_rows(admission: Admission) -> Iterator[GaugeRow]:
-    """Yield the share that is spent of each budget, and how many are spent or nearly so."""
+    """Yield the share that is spent of each budget and what is left, and how many are spent or
+    nearly so.
+    """
     counts = Counter[tuple[str, str, str]]()
-    for scope, name, period, share in admission.used_shares():
+    for scope, name, period, share, left in admission.used_shares():
         yield "budget_used", (scope, name, period), share
+        yield "budget_left", (scope, name, period), left / PICO
         used = "spent" if share >= 1 else "over_80" if share >= MUCH else "under_80"
         counts[scope, period, used] += 1
     for labels, count in counts.items():
@@ -143,5 +147,8 @@ class Engines:
 
 
 def edges_of(settings: Settings) -> Mapping[str, tuple[float, ...]]:
-    """Return the edges that the buckets of metrics need beside the usual ones."""
-    return {}
+    """Return the edges that the buckets of metrics need beside the usual ones, so that the share of
+    answers within an objective is exact. They are those of the start as long as the server runs:
+    between two edges, a share is estimated.
+    """
+    return {metric: (limit,) for metric, limit in settings.slo.edges.items()}

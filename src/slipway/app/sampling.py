@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -18,6 +18,7 @@ from slipway.telemetry.history import STEPS, GaugeValue, History, SavedHistory
 from slipway.telemetry.metrics import Telemetry
 
 log = logging.getLogger("slipway")
+PATIENCE_S = 30.0  # how long alerts wait for what was saved
 LOAD_S = 5.0  # between two tries to load what was saved, while the store is down
 Gauges = Sequence[Sequence[GaugeRow]]
 
@@ -73,6 +74,8 @@ class Sampling:
         self.read = telemetry.read
         telemetry.read = self._also_read
         self.after: list[Callable[[float], Awaitable[None]]] = []  # called after each sample
+        self.also_read: Callable[[], Iterable[GaugeRow]] = tuple
+        self.is_loaded = False  # whether what was saved is there, or was waited for long enough
         self._others: Gauges = ()
         self.history = History(
             telemetry.all_rows,
@@ -85,7 +88,9 @@ class Sampling:
 
     def _also_read(self) -> Iterator[GaugeRow]:
         yield from self.read()
-        yield "sampled_at", (), self.history.sampled_at
+        yield from self.also_read()
+        if self.history.sampled_at:
+            yield "sampled_at", (), self.history.sampled_at
 
     def gauges(self) -> Iterator[GaugeValue]:
         yield from gauges_of(self.telemetry, self._others)
@@ -125,11 +130,15 @@ class Sampling:
     async def _load(self) -> None:
         """Load what was saved, once the store can be read."""
         since = self.clock() - STEPS[-1].keep_s
+        patience_s = PATIENCE_S
         while True:
             with suppress(StoreError):
                 saved = await asyncio.to_thread(self._read, since)
                 self.history.join(saved)
+                self.is_loaded = True
                 return
+            patience_s -= LOAD_S
+            self.is_loaded = self.is_loaded or patience_s <= 0
             await asyncio.sleep(LOAD_S)
 
     def _read(self, since: float) -> SavedHistory:

@@ -1,7 +1,6 @@
 """`slipway serve` and `slipway check`."""
 
 import asyncio
-import logging
 import sys
 from contextlib import closing
 from functools import partial
@@ -18,11 +17,12 @@ from slipway.app.loading import (
     rule_warnings,
     with_model_names,
 )
+from slipway.app.logs import begin_log, use_format
 from slipway.app.rulebooks import failing_tests
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge
 from slipway.app.supervised import serve_workers
 from slipway.errors import SettingsError
-from slipway.settings import Flags, Listen
+from slipway.settings import Flags, Listen, Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.store import check_usable, file_of, redis
@@ -32,14 +32,10 @@ from slipway.weights import fetching
 
 def serve(flags: Flags, *, quiet: bool = False) -> None:
     """Serve until SIGTERM. Raises SettingsError for invalid settings or an unusable address."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname).1s %(message)s",
-        datefmt="%H:%M:%S",
-        level=logging.WARNING if quiet else logging.INFO,
-    )
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    begin_log(quiet=quiet)
     flags = with_model_names(flags)
     found = load_settings(flags)
+    use_format(found.settings)
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
     records = LazyRecords(found.settings)
@@ -92,11 +88,12 @@ def is_slipway(listen: Listen) -> bool:
         connection.close()
 
 
-def check(flags: Flags) -> list[str]:
-    """Return what these settings come to, line by line.
+def startable(flags: Flags) -> tuple[Loaded, bool]:
+    """Return the settings, if a server could start with them, and whether a Slipway server has their
+    port now: these may be its next settings.
 
     Raises SettingsError for invalid settings, and for a port or a store that a server could not
-    use now. A port that a Slipway server holds is no problem: these may be its next settings.
+    use now.
     """
     found = check_settings(flags)
     settings = found.settings
@@ -105,25 +102,16 @@ def check(flags: Flags) -> list[str]:
         records.check()
     if failed := list(failing_tests(settings)):
         raise SettingsError(failed)
-    lines = [f"warning: {w}" for w in found.warnings]
     try:
         bind(settings.listen).close()
     except SettingsError:
         if not is_slipway(settings.listen):
             raise
-        lines.append(f"note: a Slipway server already uses port {settings.listen.port}")
-    if settings.shared is not None and (said := asyncio.run(redis.check(settings.shared))):
-        lines.append(f"warning: {said}")
-    for kind, names in (
-        ("model", settings.models),
-        ("route", settings.routes),
-        ("app", settings.apps),
-    ):
-        lines += [f"{kind:6} {name}" for name in names]
-    listen = settings.listen
-    workers = f" with {listen.workers} workers" if listen.workers > 1 else ""
-    return [
-        *lines,
-        f"{len(settings.keys)} keys; would listen on {listen.host}:{listen.port}{workers}",
-        "The settings are fine.",
-    ]
+        return found, True
+    return found, False
+
+
+def check_shared(settings: Settings) -> None:
+    """Raise SettingsError if Redis rejects what `shared` says; one that is down is no mistake."""
+    if settings.shared is not None:
+        asyncio.run(redis.check(settings.shared))

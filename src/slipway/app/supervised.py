@@ -19,6 +19,7 @@ from slipway.app.banner import address_of, local_address
 from slipway.app.crew import Crew, notes, pack, unfinished, unpack
 from slipway.app.gauges import edges_of
 from slipway.app.loading import check_settings
+from slipway.app.logs import use_format
 from slipway.app.stores import LazyStore, has_knowledge
 from slipway.app.working import FirstAssembly, FollowerAssembly, WorkerAssembly
 from slipway.errors import SettingsError
@@ -33,7 +34,6 @@ from slipway.workers.supervising import Answer, Worker
 
 LONGEST_FOLDER = 64  # bytes; the names of the folder and the socket follow
 log = logging.getLogger("slipway")
-LOG_FORMAT = "%(asctime)s %(levelname).1s worker {}: %(message)s"
 
 
 class SettingsInForce:
@@ -140,9 +140,7 @@ class Work:
     def run(self) -> None:
         """Take requests until the supervisor, or a signal, asks this worker to end."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor passes on what is meant
-        formatter = logging.Formatter(LOG_FORMAT.format(self.place.number), "%H:%M:%S")
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(formatter)
+        use_format(self.found.settings, self.place.number)
         try:
             self.assembly = self.assemble()
         except SettingsError as error:

@@ -77,6 +77,9 @@ class WorkerAssembly(Assembly):
             series=self.current.settings.metrics.series,
         )
 
+    def workers(self) -> Crew:
+        return self.crew
+
     def health_routes(self) -> HealthRoutes:
         routes = super().health_routes()
         routes.workers = self.crew
@@ -195,6 +198,9 @@ class FollowerAssembly(WorkerAssembly):
             synchronizers={},
         )
 
+    def check_edges(self, settings: Settings) -> None:
+        """Say nothing: the first worker does."""
+
     def share_limits(self, meters: Meters) -> SharedLimits | None:
         """Share nothing: the first worker answers keys with limits."""
         return None
@@ -227,7 +233,9 @@ class FollowerAssembly(WorkerAssembly):
         paths = [*health.paths(), *self.trace_routes().paths(), *page_paths(self.current)]
         fast = {"/v1/chat/completions": chat.chat, "/v1/completions": chat.complete}
         router = Router(paths, default=pass_on, lifespan=self.lifespan, redirect_slashes=False)
-        return FollowerGuard(self.current, fast, router, self.relay)
+        guard = FollowerGuard(self.current, fast, router, self.relay)
+        self.log_requests(guard)
+        return guard
 
     # settings
 

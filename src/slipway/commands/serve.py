@@ -18,6 +18,11 @@ from slipway.settings import Flags
     type=WorkerCount(),
     help="Worker processes that share the port, one core for each [default: 1].",
 )
+@click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    help="`json` logs each request as a line of JSON, without content [default: text].",
+)
 @click.option("--quiet", is_flag=True, help="Show only warnings and errors.")
 def command(
     config: Path | None,
@@ -26,6 +31,7 @@ def command(
     host: str | None,
     port: int | None,
     workers: int | None,
+    log: str | None,
     quiet: bool,
 ) -> None:
     """Serve the OpenAI API, answers over documents, and the chat page.
@@ -38,5 +44,13 @@ def command(
     A gateway in front of your own model server, on two cores:
       slipway serve --model http://127.0.0.1:8000/v1 --workers 2
     """
-    flags = Flags(config=config, docs=docs, models=models, host=host, port=port, workers=workers)
+    flags = Flags(
+        config=config,
+        docs=docs,
+        models=models,
+        host=host,
+        port=port,
+        workers=workers,
+        log=log,
+    )
     serve(flags, quiet=quiet)

@@ -46,6 +46,7 @@ def backup(file: Path, config: Path | None, as_json: bool) -> None:
     """Write all records into FILE; a running server need not be stopped."""
     with records_of(load_settings(Flags(config=config)).settings) as store:
         counts = write_backup(store.database, file)
+        store.note_backup(time.time())  # `slipway check` says how old the last one is
     tell(counts, f"saved in {file}", as_json=as_json)
 
 

@@ -30,7 +30,7 @@ class Call(Record, frozen=True, kw_only=True):
     known. A `patient` call waits for a model that is still loading; a call that another model can
     answer does not. `may_resend` is called before the request is sent a second time because a kept
     connection was closed. The first words must arrive by `words_by`, the last by `ends_by`
-    (monotonic clock).
+    (monotonic clock). `trace` holds the header lines of the trace that the call belongs to.
     """
 
     body: bytes
@@ -44,6 +44,7 @@ class Call(Record, frozen=True, kw_only=True):
     may_resend: Callable[[], bool] = lambda: True
     words_by: float = math.inf
     ends_by: float = math.inf
+    trace: bytes = b""
 
 
 class Completion(Record, frozen=True, kw_only=True):

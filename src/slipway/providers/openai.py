@@ -77,7 +77,10 @@ class OpenAIProvider:
     async def chat(self, call: Call) -> OpenAIReply:
         try:
             reply = await self.client().send(
-                self.head, self.body(call), call.words_by, may_resend=call.may_resend
+                self.head + call.trace if call.trace else self.head,
+                self.body(call),
+                call.words_by,
+                may_resend=call.may_resend,
             )
         except ProviderError as error:
             error.model = self.name

@@ -32,6 +32,7 @@ async def check_url(address: Address, wish: Wish) -> Readiness:
             says=f"Slipway {said['slipway']} answers{through(site.proxies)}.",
         )
     ]
+    rows += await run_checks(way_rows.timing(site))  # by itself: the others would delay it
     rows += await run_checks(
         {**way_rows.checks(site), **stream_rows.checks(site), **answer_rows.checks(site)}
     )
@@ -106,5 +107,8 @@ def why_not(address: Address, first: RawResponse) -> tuple[str, tuple[str, ...]]
         )
     return (
         f"What answers here (HTTP {first.status}{by}) is not Slipway, or one before `/v1/check`.",
-        ("Check the address and the path; update the server if it is an older Slipway.",),
+        (
+            "Check the address and the path, and let the proxy pass `/v1/check` on.",
+            "If it is an older Slipway, update it.",
+        ),
     )

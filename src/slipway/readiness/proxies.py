@@ -56,7 +56,7 @@ FIXES: dict[Topic, dict[Proxy, str]] = {
         "haproxy": "set `timeout server 300s` and `timeout client 300s`",
         "Envoy": "set `idle_timeout: 300s` and `timeout: 0s` on the route, and `stream_idle_timeout: 300s`",
         "AWS ALB": "set `idle_timeout.timeout_seconds` to 300",
-        "Cloudflare": 'it waits 100 s for the first byte; stream long answers (`"stream": true`)',
+        "Cloudflare": 'it waits 120 s between two reads; stream long answers (`"stream": true`)',
     },
     "body_size": {
         "nginx": "set `client_max_body_size 64m`",

@@ -85,6 +85,10 @@ class RawResponse(msgspec.Struct, kw_only=True):
 
 def address_in(url: str, key: str | None, ca_file: str | None) -> Address:
     """Return the parts of an address. Raises SettingsError that says what is wrong with it."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise SettingsError(
+            [f"--url: `{url}` holds spaces or other letters; write its ASCII form (xn--…)"]
+        )
     parts = urlsplit(url)
     try:
         port = parts.port

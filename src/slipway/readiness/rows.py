@@ -8,10 +8,12 @@ from typing import Literal
 
 import msgspec
 
+from slipway.errors import SettingsError
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
 CheckState = Literal["red", "amber", "green", "skipped"]
+Facts = Mapping[str, float | int | str | bool | None]
 STATES: tuple[CheckState, ...] = ("red", "amber", "green", "skipped")  # the worst first
 
 
@@ -25,7 +27,7 @@ class CheckRow(Record, frozen=True, kw_only=True):
     state: CheckState
     says: str
     do: tuple[str, ...] = ()
-    facts: Mapping[str, float | int | str | bool | None] = msgspec.field(default_factory=dict)
+    facts: Facts = msgspec.field(default_factory=dict)
 
 
 class Readiness(Record, frozen=True, kw_only=True):
@@ -69,6 +71,9 @@ async def _one(name: str, check: Check, limit_s: float) -> list[CheckRow]:
         says = f"This did not end within {limit_s:g} s."
         do = ("Run the check again; if it happens again, look for what hangs there.",)
         return [CheckRow(name=name, looked_at=name, state="amber", says=says, do=do)]
+    except SettingsError as error:
+        says, *more = error.problems
+        return [CheckRow(name=name, looked_at=name, state="red", says=says, do=tuple(more))]
     except Exception as error:  # a bug of one check must not hide what the others found
         log.debug("bug: the check %s failed", name, exc_info=True)
         says = f"The check itself failed unexpectedly ({type(error).__name__})."
@@ -80,3 +85,8 @@ def made(of: str, began_at: float, rows: Iterable[CheckRow]) -> Readiness:
     """Return the result of a run that began at this monotonic time."""
     took_s = time.monotonic() - began_at
     return Readiness(of=of, at=time.time(), took_s=took_s, rows=tuple(rows))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 key` or `2 keys`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,5 +1,6 @@
 """Show the rows of a run to a person, and write them for programs."""
 
+import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -17,35 +18,38 @@ TITLES: dict[CheckState, str] = {
     "green": "Green",
     "skipped": "Skipped",
 }
-WIDTH = 110
+WIDTH = 110  # of lines in a terminal; elsewhere a sentence is one line, so that it can be found
+ENDLESS = 10_000
 
 
 def lines(found: Readiness) -> Iterator[str]:
     """Yield the lines for a person, the worst last, so that it is on the screen at the end."""
+    width = WIDTH if sys.stdout.isatty() else ENDLESS
     for state in reversed(STATES):
         rows = [row for row in found.rows if row.state == state]
         if not rows:
             continue
         yield click.style(f"{TITLES[state]} ({len(rows)})", fg=COLOURS[state] or None, bold=True)
         for row in rows:
-            yield from _row(row)
+            yield from _row(row, width)
         yield ""
     yield summary(found)
 
 
-def _row(row: CheckRow) -> Iterator[str]:
+def _row(row: CheckRow, width: int) -> Iterator[str]:
     name = f"  {row.name:16} "
-    said = textwrap.wrap(printable(row.says), WIDTH - len(name)) or [""]
+    said = textwrap.wrap(printable(row.says), width - len(name), break_on_hyphens=False) or [""]
     yield f"{name}{said[0]}"
     for line in said[1:]:
         yield f"{' ' * len(name)}{line}"
     for thing in row.do:
         yield from textwrap.wrap(
             printable(thing),
-            WIDTH,
+            width,
             initial_indent=f"{' ' * len(name)}-> ",
             subsequent_indent=f"{' ' * len(name)}   ",
             break_long_words=False,
+            break_on_hyphens=False,
         )
 
 

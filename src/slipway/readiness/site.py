@@ -1,5 +1,6 @@
 """The server that is looked at from outside, and what was learned of it so far."""
 
+import asyncio
 import ipaddress
 from typing import Any
 
@@ -25,6 +26,7 @@ class Site:
         self, address: Address, wish: Wish, said: dict[str, Any], seen: list[RawResponse]
     ) -> None:
         self.address, self.wish, self.said, self.seen = address, wish, said, seen
+        self.streamed = asyncio.Event()  # the measured stream has ended
 
     @property
     def proxies(self) -> list[Proxy]:

@@ -78,7 +78,10 @@ async def stream(site: Site) -> Iterable[CheckRow]:
     """Compare when events were sent with when they arrived."""
     wish = site.wish
     path = f"/v1/check/stream?seconds={wish.seconds:g}&every_ms={wish.every_ms:g}"
-    response = await ask(site.address, path)
+    try:
+        response = await ask(site.address, path)
+    finally:
+        site.streamed.set()
     site.seen.append(response)
     looked_at = f"a stream of {wish.seconds:g} s, an event each {wish.every_ms:g} ms"
     events = arrivals(response.pieces)

@@ -13,7 +13,8 @@ from slipway.providers import Call, Completion, ModelReply
 from slipway.routing.blame import Origin
 from slipway.routing.routes import Candidate
 from slipway.routing.token_counts import RequestSize, size_of, tokens_in
-from slipway.types import AttemptDone, AttemptKind, Emit, Piece, Record, Usage
+from slipway.tracing import headers_for, new_span_id
+from slipway.types import AttemptDone, AttemptKind, Emit, Piece, Record, TraceContext, Usage
 
 CANCELLED = "cancelled"
 ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,100})"')
@@ -59,6 +60,7 @@ class CallContext(Record, frozen=True, kw_only=True):
     owner: str = ""
     until: float = math.inf
     retry_until: float = math.inf
+    trace: TraceContext | None = None  # None if nobody follows the answer
 
 
 Resend = Callable[[], bool]
@@ -78,6 +80,7 @@ class Attempt:
     _call: Call | None = None
     _size: RequestSize | None = None
     left_out = 0  # fields of the reply that could not be read
+    span = ""  # the id of this call in the trace of its answer
     began = ended = finished = opened_breaker = _holds_slot = False
     waited_s: float | None = None  # for a slot
     took: AttemptUsage | None = None  # once it has ended
@@ -144,6 +147,7 @@ class Attempt:
             may_resend=may_resend,
             words_by=words_by if call.stream else ends_by,
             ends_by=ends_by,
+            trace=self._trace_headers() if self.context.trace is not None else b"",
         )
         self._reply = await candidate.model.chat(call)
         if call.stream:
@@ -155,6 +159,15 @@ class Attempt:
         self.first_at = time.monotonic()
         self._usual.add(self.first_at - self.started_at)
         health.succeeded(self.started_at, self._origin)
+
+    def _trace_headers(self) -> bytes:
+        """Return the headers by which the provider's work joins the trace of this answer."""
+        trace = self.context.trace
+        if trace is None:
+            return b""
+        if trace.is_exported:
+            self.span = new_span_id()
+        return headers_for(trace, self.span)
 
     async def _read_first_words(self, reply: ModelReply) -> None:
         """Buffer events until the first words, so that nothing is shown of a model that may still
@@ -197,7 +210,8 @@ class Attempt:
         if not self.began and self.reserved:
             self.context.release(self.reserved)
         if self.began and not isinstance(error, ModelBusy):
-            code = error.code if error is not None else CANCELLED if cancelled else None
+            # a provider's own code could be anything: records have that of the kind of error
+            code = type(error).code if error is not None else CANCELLED if cancelled else None
             self.took = self._took(error, code)
             cost = self.context.charge(self.took)
             self.context.emit(self._record(self.took, error, cost, used=used))
@@ -312,6 +326,8 @@ class Attempt:
             usage=took.usage if took.is_charged else None,
             cost=cost,
             upstream=took.upstream,
+            trace=self.context.trace,
+            span=self.span,
             place=self.index,
             waited_s=self.waited_s,
             opened_breaker=self.opened_breaker,

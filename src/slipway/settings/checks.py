@@ -23,6 +23,7 @@ from slipway.settings.tree import (
     Login,
     ModelSettings,
     Oidc,
+    OtlpSettings,
     Price,
     RulesSettings,
     Settings,
@@ -125,6 +126,8 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
     check_limits(settings, problem)
     check_caches(settings, problem)
     check_listen(settings, problem)
+    if settings.otlp is not None:
+        check_otlp(settings.otlp, problem)
     check_alerting(settings.slo, settings.alerts, known.notifiers, known.alerts, problem)
     if settings.login is not None:
         names = {*settings.models, *settings.routes, *settings.apps}
@@ -223,6 +226,21 @@ def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:
         share(canary or "1%")
     except ValueError as error:
         problem(path, str(error))
+
+
+def check_otlp(otlp: OtlpSettings, problem: AddProblem) -> None:
+    if parse_url(otlp.endpoint) is None:
+        problem(
+            "otlp.endpoint",
+            f"`{without_login(otlp.endpoint)}` is not an address; write `http://…` or `https://…`",
+        )
+    for name, value in otlp.headers.items():
+        if not HEADER_TEXT.fullmatch(name + value):
+            problem(f"otlp.headers.{name}", "line breaks and control characters cannot be sent")
+    try:
+        share(otlp.sample)
+    except ValueError as error:
+        problem("otlp.sample", str(error))
 
 
 def find_warnings(settings: Settings) -> Iterator[str]:

@@ -43,6 +43,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
     port: int | None = None
     workers: int | None = None
+    log: str | None = None
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +130,8 @@ def _keep_until_restart(
         ("ocr", settings.ocr, running.ocr),
         ("metrics.gpu", settings.metrics.gpu, running.metrics.gpu),
         ("shared", without_login(settings.shared or ""), without_login(running.shared or "")),
+        ("log.format", settings.log.format, running.log.format),
+        ("log.content", settings.log.content, running.log.content),
     )
     waits = [
         (path, f"`{new}` takes effect after a restart; until then it is `{old}`")
@@ -153,6 +156,7 @@ def _keep_until_restart(
         ocr=running.ocr,
         metrics=metrics,
         shared=running.shared,
+        log=running.log,
     ), waits
 
 
@@ -262,6 +266,9 @@ def _apply_flags(
         port=flags.port if flags.port is not None else settings.listen.port,
         workers=flags.workers if flags.workers is not None else settings.listen.workers,
     )
+    log = settings.log
+    if flags.log is not None:
+        log = msgspec.structs.replace(log, format=flags.log)
     models, routes, apps = dict(settings.models), dict(settings.routes), dict(settings.apps)
     names = []
     for reference in flags.models:
@@ -287,7 +294,9 @@ def _apply_flags(
         apps["docs"] = AppSettings(
             knowledge=tuple(map(str, flags.docs)), route=route or _only_route(settings)
         )
-    return msgspec.structs.replace(settings, listen=listen, models=models, routes=routes, apps=apps)
+    return msgspec.structs.replace(
+        settings, listen=listen, log=log, models=models, routes=routes, apps=apps
+    )
 
 
 def _only_route(settings: Settings) -> str | None:

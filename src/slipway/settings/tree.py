@@ -307,6 +307,46 @@ class TraceSettings(Branch, frozen=True, kw_only=True):
         return int(self.at_most_mb * 1024 * 1024)
 
 
+class LogSettings(Branch, frozen=True, kw_only=True):
+    """What is logged of each request."""
+
+    shorthand: ClassVar[str | None] = "format"
+    format: Annotated[
+        Literal["text", "json"],
+        Meta(
+            description="`json` writes a line of JSON for each request to the standard output, and "
+            "messages as lines of JSON to the standard error output"
+        ),
+    ] = "text"
+    content: Annotated[
+        bool,
+        Meta(
+            description="for debugging: log what was asked and answered as well, without keys, "
+            "e-mail addresses, phone and card numbers"
+        ),
+    ] = False
+
+
+class OtlpSettings(Branch, frozen=True, kw_only=True):
+    """A collector that gets our spans by OpenTelemetry's protocol over HTTP."""
+
+    shorthand: ClassVar[str | None] = "endpoint"
+    endpoint: Annotated[
+        str,
+        Meta(description="address of the collector, such as `http://127.0.0.1:4318`"),
+    ]
+    headers: Annotated[
+        dict[str, str], Meta(description="headers for the collector, such as its key")
+    ] = {}
+    sample: Annotated[
+        str,
+        Meta(
+            description="share of the answers that are sent, such as `10%`; a client that sends "
+            "`traceparent` decides it itself"
+        ),
+    ] = "100%"
+
+
 class ModelSettings(Branch, frozen=True, kw_only=True):
     provider: Annotated[
         str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")
@@ -750,6 +790,11 @@ class Settings(Branch, frozen=True, kw_only=True):
     traces: Annotated[
         TraceSettings, Meta(description="how long, and in how much space, traces are kept")
     ] = TraceSettings()
+    log: Annotated[LogSettings, Meta(description="what is logged of each request")] = LogSettings()
+    otlp: Annotated[
+        OtlpSettings | None,
+        Meta(description="where spans are sent to (OpenTelemetry). Default: nowhere"),
+    ] = None
     shared: Annotated[
         str | None,
         Meta(

@@ -305,6 +305,11 @@ class Ledger(Protocol):
         written 2026-01-31.
         """
 
+    def sums_by(
+        self, groupings: Sequence[Grouping], which: LedgerFilter
+    ) -> dict[Grouping, list[LedgerSum]]:
+        """Return what `sums` does for each of these, in one look through the rows."""
+
     def rows(self, which: LedgerFilter, *, limit: int, after: str = "") -> list[LedgerRow]:
         """Return rows, oldest first; `after` is the id of the last row of the page before."""
 

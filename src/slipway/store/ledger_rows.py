@@ -1,6 +1,6 @@
 """The ledger: every statement about its rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -57,26 +57,23 @@ class SqlLedger:
         return {name: joined(high, low) for name, high, low in found}
 
     def sums(self, by: Grouping, which: LedgerFilter) -> list[LedgerSum]:
-        group = DAY[self._database.kind] if by == "day" else GROUPS[by]
+        return self.sums_by((by,), which)[by]
+
+    def sums_by(
+        self, groupings: Sequence[Grouping], which: LedgerFilter
+    ) -> dict[Grouping, list[LedgerSum]]:
+        groups = [DAY[self._database.kind] if by == "day" else GROUPS[by] for by in groupings]
         with_tokens = ", ".join(f"sum({name})" for name in _TOKENS)
         found = self._read(
-            f"SELECT {group}, count(*), count(error), count(*) - count(cost), "  # noqa: S608
-            f"sum(estimated), {_COST}, {with_tokens} FROM ledger {_WHERE} GROUP BY 1",
+            f"SELECT {', '.join(groups)}, count(*), count(error), "  # noqa: S608
+            f"count(*) - count(cost), sum(estimated), {_COST}, {with_tokens} FROM ledger {_WHERE} "
+            f"GROUP BY {', '.join(str(n + 1) for n in range(len(groups)))}",
             msgspec.structs.asdict(which),
         )
-        sums = [
-            LedgerSum(
-                group=group,
-                calls=calls,
-                failed=failed,
-                unknown=unknown,
-                estimated=int(estimated),
-                cost=joined(high, low),
-                **dict(zip(_TOKENS, map(int, tokens), strict=True)),
-            )
-            for group, calls, failed, unknown, estimated, high, low, *tokens in found
-        ]
-        return sorted(sums, key=lambda each: each.group)
+        return {
+            by: summed((row[place], row[len(groups) :]) for row in found)
+            for place, by in enumerate(groupings)
+        }
 
     def rows(self, which: LedgerFilter, *, limit: int, after: str = "") -> list[LedgerRow]:
         found = self._read(
@@ -93,6 +90,25 @@ class SqlLedger:
     def _read(self, statement: str, values: dict[str, Any]) -> "list[tuple[Any, ...]]":
         with self._database.snapshot() as db:
             return db.execute(statement, values).fetchall()
+
+
+def summed(rows: Iterable[tuple[str, Sequence[Any]]]) -> list[LedgerSum]:
+    """Return the sums of each group from rows of (group, numbers), ordered by the group."""
+    sums: dict[str, list[int]] = {}
+    for group, numbers in rows:
+        calls, failed, unknown, estimated, high, low, *tokens = numbers
+        row = [calls, failed, unknown, estimated, joined(high, low), *tokens]
+        known = sums.get(group)
+        sums[group] = (
+            list(map(int, row))
+            if known is None
+            else [one + int(other) for one, other in zip(known, row, strict=True)]
+        )
+    names = LedgerSum.__struct_fields__[1:]
+    return [
+        LedgerSum(group=group, **dict(zip(names, sums[group], strict=True)))
+        for group in sorted(sums)
+    ]
 
 
 def joined(high: Any, low: Any) -> int:

@@ -20,7 +20,7 @@ from slipway.store.database import Database
 from slipway.store.history_rows import SqlHistoryRows
 from slipway.store.keys import SqlKeys
 from slipway.store.ledger_rows import SqlLedger
-from slipway.store.migrations import migrate
+from slipway.store.migrations import migrate, schema_version
 from slipway.store.postgres import ANSWER_S, PostgresDatabase, mistake_in
 from slipway.store.records import SqlRecords
 from slipway.store.rule_rows import SqlRuleRows
@@ -49,6 +49,26 @@ class RecordStore:
         with self.database.transaction() as db:
             db.execute(make, (secrets.token_bytes(32),))
             return bytes(db.execute(find).fetchone()[0])
+
+    def schema(self) -> int:
+        """Return the number of the schema's last step."""
+        with self.database.snapshot() as db:
+            return schema_version(db, self.database.kind)
+
+    def note_backup(self, at: float) -> None:
+        """Record that a backup was made at this time, in seconds since the epoch."""
+        put = (
+            "INSERT INTO meta (key, value) VALUES ('backup_at', ?) "
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+        )
+        with self.database.transaction() as db:
+            db.execute(put, (repr(at).encode(),))
+
+    def last_backup(self) -> float | None:
+        """Return when the last backup was made; None if there was none."""
+        with self.database.snapshot() as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'backup_at'").fetchone()
+        return float(bytes(row[0])) if row else None
 
     def close(self) -> None:
         self.database.close()

@@ -8,6 +8,7 @@ reach it. Each change of state is one line in the log.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -314,3 +315,17 @@ async def check(url: str) -> str | None:
     finally:
         await shared.close()
     return None
+
+
+async def measured(url: str) -> tuple[str | None, float]:
+    """Return what is wrong with a Redis server, None if nothing is, and the seconds of a ping."""
+    shared = SharedRedis(url, limit_s=CONNECT_S)
+    try:
+        await shared._reach()
+        began_at = time.monotonic()
+        await shared.ask_now(("PING",))
+        return None, time.monotonic() - began_at
+    except Exception as error:  # noqa: BLE001 - the sentence says what it is
+        return f"{shared.name} {reason(error)}", 0.0
+    finally:
+        await shared.close()

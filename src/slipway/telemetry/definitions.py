@@ -4,9 +4,10 @@ Names and buckets of the `gen_ai_*` metrics follow OpenTelemetry's semantic conv
 generative AI, with underscores for dots and the unit as a suffix.
 """
 
-from typing import Literal
+from slipway.telemetry.definition import NAMES, Labels, MetricDefinition
+from slipway.telemetry.readings import READ
 
-import msgspec
+__all__ = ["METRICS", "NAMES", "TOKENS", "Labels", "MetricDefinition"]
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 # The conventions end at 10 s and 2.5 s: models on CPUs, and those that are started first, take longer
@@ -20,52 +21,11 @@ PER_TOKEN = (
 )
 QUEUE = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
-Labels = tuple[str, ...]
-
-
-class MetricDefinition(msgspec.Struct, frozen=True):
-    """A metric; docs/metrics.md is printed from it.
-
-    A metric with buckets is a histogram, one that `is_gauge` is read when it is scraped, and every
-    other one is a counter. `Telemetry.count` increases counters, except those that `is_read` when
-    they are scraped, since another program counts them.
-
-    What is read is `joined` from the values of all workers. `share` is how much of the series that
-    all metrics may have together (`metrics.series`) is for this one, in thousandths; None for a
-    metric whose labels have few values in any case.
-    """
-
-    name: str
-    help: str
-    labels: Labels
-    buckets: tuple[float, ...] = ()
-    is_gauge: bool = False
-    is_read: bool = False
-    joined: Literal["sum", "max", "min"] = "sum"
-    share: int | None = None
-
-    @property
-    def kind(self) -> str:
-        return "histogram" if self.buckets else "gauge" if self.is_gauge else "counter"
-
-    @property
-    def is_counted(self) -> bool:
-        """Return whether `Telemetry.count` increases it."""
-        return self.kind == "counter" and not self.is_read
-
-
-# Labels whose values are names that people choose. The values of all others are known here
-NAMES = frozenset(
-    {
-        *("app", "model", "provider", "zone", "name", "gpu"),
-        *("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provider_name"),
-    }
-)
 ANSWER_LABELS = (
     *("gen_ai_operation_name", "gen_ai_request_model"),
     *("gen_ai_response_model", "gen_ai_provider_name"),
 )
-METRICS = {
+COUNTED = {
     "answers": MetricDefinition(
         "slipway_answers",
         "Finished answers, by what answered and how it ended.",
@@ -142,24 +102,27 @@ METRICS = {
         ("app", "by"),
         share=6,
     ),
+    "traces_lost": MetricDefinition(
+        "slipway_trace_lost_records",
+        "Records of answers and calls that are in no trace, because the disk could not be written.",
+        (),
+    ),
+    "log_lost": MetricDefinition(
+        "slipway_log_lost_lines",
+        "Requests that are missing in the access log, because the standard output was not read.",
+        (),
+    ),
+    "otlp_dropped": MetricDefinition(
+        "slipway_otlp_dropped_records",
+        "Records of answers and calls that the collector of `otlp` did not take in time.",
+        (),
+    ),
     "cache_removed": MetricDefinition(
         "slipway_cache_removed",
         "Kept answers that left memory, by cause: evicted (for lack of memory), expired, document "
         "(one that it was written from changed), outranked (a search finds others now), "
         "feedback (somebody found it wrong), request.",
         ("cause",),
-    ),
-    "cache_entries": MetricDefinition(
-        "slipway_cache_entries",
-        "Kept answers in memory.",
-        (),
-        is_gauge=True,
-    ),
-    "cache_bytes": MetricDefinition(
-        "slipway_cache_bytes",
-        "Memory of kept answers.",
-        (),
-        is_gauge=True,
     ),
     "cost": MetricDefinition(
         "slipway_cost_usd",
@@ -197,27 +160,6 @@ METRICS = {
         "slipway_notifications",
         "Messages about alerts, by the notifier of `alerts.notify` and outcome: sent or failed.",
         ("notifier", "outcome"),
-    ),
-    "spend_month": MetricDefinition(
-        "slipway_spend_month_usd",
-        "USD that the ledger has for this month (UTC), read once a minute.",
-        (),
-        is_gauge=True,
-        joined="max",
-    ),
-    "spend_forecast": MetricDefinition(
-        "slipway_spend_forecast_usd",
-        "USD that this month will cost if the rest of it costs as much as the last days did.",
-        (),
-        is_gauge=True,
-        joined="max",
-    ),
-    "sampled_at": MetricDefinition(
-        "slipway_sampled_timestamp_seconds",
-        "When the metrics were last sampled for alerts and plots, in seconds since the epoch.",
-        (),
-        is_gauge=True,
-        joined="max",
     ),
     "rules": MetricDefinition(
         "slipway_rule_hits",
@@ -257,181 +199,12 @@ METRICS = {
         "Rows that neither the store nor the journal could keep, or that the store refuses.",
         (),
     ),
-    "store_up": MetricDefinition(
-        "slipway_store_up", "1 if the store can be used, 0 while it cannot.", (), is_gauge=True
-    ),
-    "store_waiting": MetricDefinition(
-        "slipway_store_waiting_rows",
-        "Rows that are not in the store yet, and wait in the journal.",
-        (),
-        is_gauge=True,
-    ),
-    "model_state": MetricDefinition(
-        "slipway_model_state",
-        "State of a model's circuit breaker: 1 for the current state, 0 for the others.",
-        ("model", "state"),
-        is_gauge=True,
-        joined="max",
-        share=24,
-    ),
-    "model_calls": MetricDefinition(
-        "slipway_model_calls",
-        "Calls to a model: `running`, or `waiting` in the queue of one with a limit.",
-        ("model", "state"),
-        is_gauge=True,
-        share=12,
-    ),
-    "queue_oldest": MetricDefinition(
-        "slipway_queue_oldest_seconds",
-        "How long the oldest call in the queue of a model with a limit has waited; 0 if none waits.",
-        ("model",),
-        is_gauge=True,
-        joined="max",
-        share=6,
-    ),
-    "budget_used": MetricDefinition(
-        "slipway_budget_used_ratio",
-        "Share of a budget that is spent, of the budgets with the largest shares. `name` is the "
-        "tenant, the app, or the id of a key as `slipway keys list` shows it.",
-        ("scope", "name", "period"),
-        is_gauge=True,
-        joined="max",
-        share=16,
-    ),
-    "budgets": MetricDefinition(
-        "slipway_budgets",
-        "How many budgets there are, by the share that is spent: under_80, over_80 (percent) or "
-        "spent.",
-        ("scope", "period", "used"),
-        is_gauge=True,
-        joined="max",
-    ),
-    "documents": MetricDefinition(
-        "slipway_knowledge_documents",
-        "Documents of an app, by state: read, partly (some of it could not be read) or failed.",
-        ("app", "state"),
-        is_gauge=True,
-        joined="max",
-        share=15,
-    ),
-    "passages": MetricDefinition(
-        "slipway_knowledge_passages",
-        "Passages of an app's documents.",
-        ("app",),
-        is_gauge=True,
-        joined="max",
-        share=5,
-    ),
-    "checked_age": MetricDefinition(
-        "slipway_knowledge_check_age_seconds",
-        "Time since the files of an app's documents were last compared with what was read of them, "
-        "all of them; it grows if that fails.",
-        ("app",),
-        is_gauge=True,
-        joined="max",
-        share=5,
-    ),
-    "changed_age": MetricDefinition(
-        "slipway_knowledge_change_age_seconds",
-        "Time since an app's documents last changed: one was read or removed.",
-        ("app",),
-        is_gauge=True,
-        joined="max",
-        share=5,
-    ),
-    "gpu_use": MetricDefinition(
-        "slipway_gpu_use_ratio",
-        "Share of the last moments in which a GPU computed, 0 to 1; `gpu` is its number.",
-        ("gpu",),
-        is_gauge=True,
-        joined="max",
-        share=4,
-    ),
-    "gpu_memory_used": MetricDefinition(
-        "slipway_gpu_memory_used_bytes",
-        "Memory of a GPU that is in use, by all programs.",
-        ("gpu",),
-        is_gauge=True,
-        joined="max",
-        share=4,
-    ),
-    "gpu_memory": MetricDefinition(
-        "slipway_gpu_memory_bytes",
-        "Memory of a GPU.",
-        ("gpu",),
-        is_gauge=True,
-        joined="max",
-        share=4,
-    ),
-    "engine_requests": MetricDefinition(
-        "slipway_engine_requests",
-        "Requests in the server of a model, as it says itself: running, or waiting for a place.",
-        ("model", "state"),
-        is_gauge=True,
-        share=6,
-    ),
-    "engine_kv_cache": MetricDefinition(
-        "slipway_engine_kv_cache_use_ratio",
-        "Share of the memory for keys and values that the server of a model uses, 0 to 1.",
-        ("model",),
-        is_gauge=True,
-        joined="max",
-        share=3,
-    ),
-    "engine_prefix_tokens": MetricDefinition(
-        "slipway_engine_prefix_cache_tokens",
-        "Prompt tokens that the server of a model looked up in its prefix cache (`queried`), and "
-        "those that it found there (`hit`).",
-        ("model", "outcome"),
-        is_read=True,
-        share=6,
-    ),
-    "engine_preemptions": MetricDefinition(
-        "slipway_engine_preemptions",
-        "Requests that the server of a model stopped for lack of memory, to compute them again.",
-        ("model",),
-        is_read=True,
-        share=3,
-    ),
-    "engine_tokens": MetricDefinition(
-        "slipway_engine_tokens",
-        "Tokens that the server of a model has read and written since its start.",
-        ("model", "gen_ai_token_type"),
-        is_read=True,
-        share=6,
-    ),
-    "engine_age": MetricDefinition(
-        "slipway_engine_scrape_age_seconds",
-        "Time since the metrics of a model's server could last be read; it grows if the server is "
-        "not there.",
-        ("model",),
-        is_gauge=True,
-        joined="max",
-        share=3,
-    ),
     "engine_scrapes": MetricDefinition(
         "slipway_engine_scrapes",
         "Tries to read the metrics of a model's server, by outcome: ok, unreachable, slow, refused "
         "(a status other than 200), too_large, or unreadable.",
         ("model", "outcome"),
         share=8,
-    ),
-    "semantic_error": MetricDefinition(
-        "slipway_semantic_error_bound",
-        "Upper bound (95 %) of the error of answers to similar questions: of would-be hits (`hit`) "
-        "and of requests (`request`); the largest of all tenants.",
-        ("app", "per"),
-        is_gauge=True,
-        joined="max",
-        share=6,
-    ),
-    "semantic_serving": MetricDefinition(
-        "slipway_semantic_serving",
-        "Tenants for which answers of similar questions are served now; the others are in shadow.",
-        ("app",),
-        is_gauge=True,
-        joined="max",
-        share=3,
     ),
     "worker_restarts": MetricDefinition(
         "slipway_worker_restarts",
@@ -444,28 +217,11 @@ METRICS = {
         "`slipway_answers` does not count them.",
         (),
     ),
-    "in_flight": MetricDefinition(
-        "slipway_answers_in_flight", "Answers in progress.", (), is_gauge=True
-    ),
     "series_other": MetricDefinition(
         "slipway_series_other",
         "Combinations of labels that are counted as `other`, as the metric has its share of "
         "`metrics.series` already.",
         ("metric",),
-    ),
-    "start_time": MetricDefinition(
-        "process_start_time_seconds",
-        "When the server started, in seconds since the epoch.",
-        (),
-        is_gauge=True,
-        joined="min",
-    ),
-    "build": MetricDefinition(
-        "slipway_build_info",
-        "Always 1: the labels say which version runs.",
-        ("version",),
-        is_gauge=True,
-        joined="max",
     ),
     "duration": MetricDefinition(
         "gen_ai_server_request_duration_seconds",
@@ -515,3 +271,4 @@ METRICS = {
         share=130,
     ),
 }
+METRICS = {**COUNTED, **READ}

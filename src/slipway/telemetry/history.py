@@ -62,38 +62,51 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Points:
-    """The points of one row at one step: what its numbers were from a time on."""
+    """The points of one row at one step: what its numbers were from a time on.
 
-    __slots__ = ("before", "numbers", "size", "times")
+    `kept` holds the numbers before the first point, the times, and the numbers of all points. Other
+    threads may read while points are put and dropped: what they have read stays as it is.
+    """
+
+    __slots__ = ("kept", "size")
 
     def __init__(self, before: "array[float]") -> None:
-        self.before, self.size = before, len(before)  # the numbers before the first point
-        self.times, self.numbers = array("d"), array("d")
+        self.size = len(before)
+        self.kept = (before, array("d"), array("d"))
+
+    @property
+    def times(self) -> "array[float]":
+        return self.kept[1]
 
     def at(self, when: float) -> "array[float]":
         """Return the numbers at this time."""
-        point, size = bisect_right(self.times, when), self.size
-        return self.numbers[(point - 1) * size : point * size] if point else self.before
+        before, times, numbers = self.kept
+        point, size = bisect_right(times, when), self.size
+        return numbers[(point - 1) * size : point * size] if point else before
 
     def put(self, when: float, numbers: "array[float]") -> None:
-        self.times.append(when)
-        self.numbers.extend(numbers)
+        _, times, kept = self.kept
+        kept.extend(numbers)  # before its time: who finds the time finds the numbers
+        times.append(when)
+
+    def begin_with(self, before: "array[float]") -> None:
+        """Set the numbers before the first point."""
+        self.kept = (before, *self.kept[1:])
 
     def drop(self, before: float) -> None:
         """Drop old points, but keep the latest of those: it holds until the next one."""
-        count = bisect_right(self.times, before) - 1
+        _, times, numbers = self.kept
+        count, size = bisect_right(times, before) - 1, self.size
         if count >= DROPPED_TOGETHER:
-            self.before = self.numbers[(count - 1) * self.size : count * self.size]
-            del self.times[:count]
-            del self.numbers[: count * self.size]
+            first = numbers[(count - 1) * size : count * size]
+            self.kept = (first, times[count:], numbers[count * size :])
 
     def put_before(self, earlier: "Points", total: "array[float]") -> None:
         """Put an earlier line in front of this one, which counts on from `total`."""
-        count = len(self.times)
-        moved = array("d", map(add, self.numbers, list(total) * count))
-        self.before = earlier.before
-        self.times = earlier.times + self.times
-        self.numbers = earlier.numbers + moved
+        _, times, numbers = self.kept
+        moved = array("d", map(add, numbers, list(total) * len(times)))
+        before, earlier_times, earlier_numbers = earlier.kept
+        self.kept = (before, earlier_times + times, earlier_numbers + moved)
 
 
 class Track:
@@ -474,7 +487,7 @@ class History:
             (names.index(name), {value} if isinstance(value, str) else value)
             for name, value in where.items()
         ]
-        for labels, track in self._tracks[metric].items():
+        for labels, track in list(self._tracks[metric].items()):  # threads may ask
             if all(labels[place] in values for place, values in wanted):
                 yield tuple(labels[place] for place in places), track
 
@@ -512,7 +525,7 @@ def _replay(
         if until - at <= step.keep_s:
             line.put(at, track.total)
         else:
-            line.before = track.total[:]
+            line.begin_with(track.total[:])
 
 
 def written_counts(counts: SavedCounts) -> bytes:

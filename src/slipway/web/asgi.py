@@ -131,7 +131,7 @@ class AsgiCall:
         if is_chunked:
             exchange.begin(head)
             return
-        exchange.begun = True
+        exchange.begun, exchange.head = True, head
         close = b"" if exchange.keep_alive else CLOSE
         exchange.transport.write(b"%b%b%b\r\n" % (head, exchange.cors, close))
 
@@ -147,6 +147,8 @@ class AsgiCall:
             self.left -= len(data)
             if self.left < 0 or (self.left and not more):
                 raise RuntimeError("the response's body is not as long as its Content-Length")
+            if exchange.said is not None:
+                exchange.said.append(data)
             exchange.transport.write(data)
         if not more:
             exchange.finish()

@@ -110,6 +110,8 @@ class CheckRoutes:
                 "Try again in a moment.",
             )
         check_id = id_of(query)
+        if check_id in self.streams:
+            raise BadRequest("There is a stream with this id.", "Choose another.", param="id")
         watched = self.streams[check_id] = WatchedStream(owner=asker.owner)
         while len(self.streams) > REMEMBERED:
             self.streams.popitem(last=False)

@@ -78,22 +78,28 @@ class Exchange:
     __slots__ = (
         "asker",
         "awaits_continue",
+        "began_at",
         "begun",
         "client",
         "complete",
         "cors",
         "disconnected",
+        "error",
+        "head",
         "headers",
         "keep_alive",
         "link",
         "method",
         "over",
         "parts",
+        "passed_on",
         "path",
         "person",
         "raw_headers",
         "ref",
+        "said",
         "scope",
+        "sent_body",
         "size",
         "task",
         "transport",
@@ -118,8 +124,15 @@ class Exchange:
         self.headers = dict(raw_headers)
         self.keep_alive = keep_alive
         self.version = "1.1"
+        self.head = b""  # of the response, once it has begun
+        self.passed_on = False  # to another process, which logs it
+        # what was sent in both directions, if the log has content
+        self.sent_body: bytes | None = None
+        self.said: list[bytes] | None = None
         self.client: tuple[str, int] | None = None  # if another process passed the request on
         self.path = ""
+        self.error: str | None = None  # the code of the error that was sent
+        self.began_at = 0.0  # set if requests are logged
         self.cors = b""
         self.parts: list[bytes] = []
         self.size = 0  # bytes in `parts`
@@ -185,7 +198,9 @@ class Exchange:
         """Send a whole response with one write."""
         if self.disconnected or self.over:
             return
-        self.begun = True
+        self.begun, self.head = True, head
+        if self.said is not None:
+            self.said.append(body)
         close = b"" if self.keep_alive else CLOSE
         self.transport.write(
             b"%b%bcontent-length: %d\r\n%b\r\n%b" % (head, self.cors, len(body), close, body)
@@ -194,7 +209,7 @@ class Exchange:
 
     def begin(self, head: bytes) -> None:
         """Send the head of a response whose length is not known."""
-        self.begun = True
+        self.begun, self.head = True, head
         if not self.disconnected:
             close = b"" if self.keep_alive else CLOSE
             self.transport.write(b"%b%b%b%b\r\n" % (head, self.cors, close, CHUNKED))
@@ -202,6 +217,8 @@ class Exchange:
     def write(self, data: bytes) -> None:
         """Send a part of the body. If `link.write_paused` is true afterwards, await `drain`."""
         if not (self.disconnected or self.over):
+            if self.said is not None:
+                self.said.append(data)
             self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def drain(self) -> None:

@@ -50,6 +50,7 @@ class FollowerGuard(Guard):
 
     async def pass_on(self, exchange: Exchange) -> None:
         """Send the request to the first worker, and its response to the client."""
+        exchange.passed_on = True
         exchange.writer = None  # nothing was written with it, and nothing will be
         call = AsgiCall(exchange)
         await self.relay(call.scope, call.receive, call.send)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import httptools
 
+from slipway import tracing
 from slipway.admission import Admission
 from slipway.answer import Current
 from slipway.catalogue import preferred_language
@@ -26,12 +27,14 @@ from slipway.errors import (
     TooLarge,
     Unauthorized,
     UnsupportedMedia,
+    log_text,
 )
 from slipway.login import Person, SignIn, sign_in_of
 from slipway.login.sessions import Sealer
 from slipway.providers import encode_json
-from slipway.settings import Settings, is_loopback
+from slipway.settings import Settings, is_loopback, share
 from slipway.types import Asker, Language, new_id
+from slipway.web.access_notes import AccessNotes, template_of
 from slipway.web.asgi import (
     AsgiApp,
     Receive,
@@ -53,7 +56,8 @@ RequestHeaders = dict[bytes, bytes]
 # These paths, and those under /static/, need no key
 OPEN = frozenset(
     {
-        *("/", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz", "/openapi.json"),
+        *("/", "/ops", "/embed", "/embed.js", "/favicon.ico"),
+        *("/healthz", "/readyz", "/openapi.json"),
         *("/login", "/login/callback", "/logout"),
     }
 )
@@ -61,7 +65,7 @@ OPEN = frozenset(
 VERSIONED = frozenset(
     {
         *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
-        *("traces", "keys", "cache", "usage", "ledger"),
+        *("traces", "keys", "cache", "usage", "ledger", "operations"),
     }
 )
 CHAT = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -152,6 +156,7 @@ class Guard:
         self.direct = {path.encode(): path for path in fast if path in CHAT}
         self.direct |= {path.removeprefix("/v1").encode(): path for path in fast if path in CHAT}
         self.shutdown = Shutdown(current)
+        self.access: AccessNotes | None = None  # None if requests are not logged
         self._prepare(current.settings)
 
     @property
@@ -168,6 +173,7 @@ class Guard:
         if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
             self.hosts.add(settings.listen.host.lower())
         self.origins = {o.lower().encode() for o in settings.listen.allowed_origins}
+        self.sampled_share = share(settings.otlp.sample) if settings.otlp is not None else None
         self.sign_in = sign_in_of(settings, self.sealer)
         self.accepted_hosts: set[bytes] = set()  # Host values that passed the check
 
@@ -177,9 +183,13 @@ class Guard:
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer a request, whatever happens."""
+        if self.access is not None:
+            self.access.begin(exchange)
         try:
             handler = self.check(exchange)
             if handler is not None:
+                if self.sampled_share is not None or b"traceparent" in exchange.headers:
+                    tracing.incoming.set(tracing.parsed(exchange.headers, self.sampled_share))
                 await handler(exchange)
         except SlipwayError as error:
             await self.reject(exchange, error)
@@ -194,6 +204,8 @@ class Guard:
             await self.reject(exchange, InternalError.of(error))
         finally:
             exchange.close()
+            if self.access is not None:
+                self.access.end(exchange)
 
     def check(self, exchange: Exchange) -> Handler | None:
         """Check a request and return its handler; None if it is answered already."""
@@ -248,19 +260,20 @@ class Guard:
         that has begun, the closed connection is the only sign.
         """
         language = language_of(exchange.headers)
+        exchange.error = type(error).code
         writer = exchange.writer
         if writer is not None and writer.streamed:
             await writer.fail(error, language)
             return
-        ref = ref_of(exchange) or new_id("ref")
+        ref = exchange.ref = ref_of(exchange) or new_id("ref")
         if error.status >= 500:
-            log.warning("%s: %s (%s)", ref, error.what, error.code)
+            log.warning("%s: %s", ref, log_text(error))
         else:  # the message may quote the request, which stays out of the log
             log.info(
                 "%s: %s %r was rejected: %d (%s)",
                 ref,
                 exchange.method,
-                exchange.path[:100],
+                template_of(exchange)[:100],
                 error.status,
                 type(error).code,
             )
@@ -386,6 +399,8 @@ class Guard:
         body = await self.whole_body(exchange, limit_mb)
         if len(body) > SIMPLE_BODY:
             check_complexity(body)
+        if exchange.said is not None:
+            exchange.sent_body = body
         return body
 
     async def whole_body(self, exchange: Exchange, limit_mb: float) -> bytes:

@@ -1,4 +1,4 @@
-"""The chat page: static files under a strict content security policy."""
+"""The chat page and the operations page: static files under a strict content security policy."""
 
 import gzip
 import hashlib
@@ -122,6 +122,15 @@ async def index(request: Request) -> Response:
     return static(request, "index.html")
 
 
+async def operations(request: Request) -> Response:
+    """Return the operations page. Its links are relative: with a `/` at the end they would miss."""
+    raw_path: bytes = request.scope["raw_path"]
+    if raw_path.endswith(b"/"):
+        query = f"?{request.url.query}" if request.url.query else ""
+        return Response(status_code=307, headers={**HEADERS, "location": f"../ops{query}"})
+    return static(request, "ops/index.html")
+
+
 async def embed_script(request: Request) -> Response:
     return static(request, "embed.js")
 
@@ -156,6 +165,17 @@ def page_paths(current: Current) -> list[ApiRoute]:
             methods=["GET"],
             does=Operation(
                 about="the chat page", sends=("text/html",), returns=TEXT, also=UNCHANGED
+            ),
+        ),
+        ApiRoute(
+            "/ops",
+            operations,
+            methods=["GET"],
+            does=Operation(
+                about="the operations page",
+                sends=("text/html",),
+                returns=TEXT,
+                also={**UNCHANGED, 307: None},
             ),
         ),
         ApiRoute(

@@ -22,6 +22,7 @@ from slipway.telemetry.alerts.expressions import (
     Expression,
     Increase,
     Number,
+    Otherwise,
     Where,
     shared_part,
 )
@@ -39,6 +40,12 @@ class Burn(Record, frozen=True, kw_only=True):
     factor: float
     long_s: float
     short_s: float
+
+    @property
+    def says(self) -> str:
+        if self.factor == 1:
+            return "the error budget will not last as long as it should"
+        return f"the error budget burns {self.factor:g} times too fast"
 
 
 BURNS = (
@@ -101,7 +108,8 @@ Window = tuple[
 
 def without(good: Increase, whole: Increase) -> Window:
     """Return the window of an objective that counts the good ones."""
-    bad = Arithmetic(left=whole, operator="-", right=good)
+    counted = Otherwise(inner=good, number=0)
+    bad = Arithmetic(left=whole, operator="-", right=counted)
     rest = Arithmetic(left=Number(number=1), operator="-", right=shared_part(good, whole))
     return bad, whole, rest
 
@@ -110,9 +118,10 @@ def burning(burn: Burn, budget: float, windows: Sequence[Window], minimum: int) 
     """Return the condition that both windows burn, and that the long one has answers enough."""
     limit = min(burn.factor * budget, MOST)
     bad, whole, _ = windows[0]
-    conditions = (
+    conditions = [
         *(Compared(left=part, comparison=">", number=limit) for _, _, part in windows),
         Compared(left=whole, comparison=">=", number=minimum),
-        Compared(left=bad, comparison=">=", number=minimum * FEWEST_BAD),
-    )
-    return Variant(when=AllOf(conditions=conditions), threshold=limit)
+    ]
+    if limit < FEWEST_BAD:  # else the conditions above ask for as many bad ones
+        conditions.append(Compared(left=bad, comparison=">=", number=minimum * FEWEST_BAD))
+    return Variant(when=AllOf(conditions=tuple(conditions)), threshold=limit)

@@ -162,7 +162,7 @@ def stale_knowledge(settings: Settings) -> Iterator[Variant]:
 
 def store_down(_: Settings) -> Iterator[Variant]:
     up = GaugeMaximum(metric="store_up")
-    yield Variant(when=Compared(left=up, comparison="<", number=1))
+    yield Variant(when=Compared(left=up, comparison="==", number=0))
 
 
 def ledger_backlog(_: Settings) -> Iterator[Variant]:
@@ -198,13 +198,9 @@ def zone_down(settings: Settings) -> Iterator[Variant]:
     """
     for zone, models in zones(settings).items():
         if zone:
-            where = {"model": models, "state": NOT_CLOSED}
-            broken = GaugeTotal(metric="model_state", where=where)
-            yield Variant(
-                when=Compared(left=broken, comparison=">=", number=len(models)),
-                threshold=len(models),
-                labels=(("zone", zone),),
-            )
+            usable = GaugeTotal(metric="model_state", where={"model": models, "state": ("closed",)})
+            when = Compared(left=usable, comparison="==", number=0)
+            yield Variant(when=when, labels=(("zone", zone),))
 
 
 def queue_age(settings: Settings) -> Iterator[Variant]:

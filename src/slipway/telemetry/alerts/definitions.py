@@ -19,7 +19,7 @@ from slipway.telemetry.alerts.burning import (
 )
 from slipway.telemetry.alerts.expressions import HOUR, MINUTE
 
-SPEND_HELP = "Find the app or key with `slipway ledger --by app --since 1d`, and limit it."
+SPEND_HELP = "Find who spends it with `slipway ledger report --by key`, and limit it."
 
 
 def burn_rows(
@@ -31,7 +31,7 @@ def burn_rows(
         yield AlertDefinition(
             name=f"{name}{burn.name}",
             severity=burn.severity,
-            summary=f"{what}: the error budget burns {burn.factor:g} times too fast.",
+            summary=f"{what}: {burn.says}.",
             action=action,
             variants=partial(variants, burn),
             unit="share",
@@ -90,7 +90,7 @@ DEFINITIONS: tuple[AlertDefinition, ...] = (
         name="UnpricedTraffic",
         severity="ticket",
         summary="Models are called whose price is unknown, so that spending is not known either.",
-        action="Set `price` for the models that `slipway ledger --by model` shows as unknown.",
+        action="Set `price` for the models that `slipway ledger report` shows as unknown.",
         variants=conditions.unpriced_traffic,
     ),
     AlertDefinition(
@@ -163,7 +163,7 @@ DEFINITIONS: tuple[AlertDefinition, ...] = (
         name="ModelDown",
         severity="ticket",
         summary="A model fails so often that it is not asked any more.",
-        action="`slipway models test NAME` says what the provider answers.",
+        action="See in /ops how its calls end; its key, its provider or your server of it may fail.",
         variants=conditions.model_down,
         for_s=2 * MINUTE,
         inhibited_by=("ZoneDown",),

@@ -92,7 +92,16 @@ def shown(value: float | None, unit: Unit) -> str:
         return "?"
     if unit == "share":
         return f"{100 * value:.3g} %"
-    return f"{value:.4g} {unit}".rstrip()
+    if unit == "s":
+        return shown_time(value)
+    return f"{value:,.6g} {unit}".rstrip()
+
+
+def shown_time(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def utc(at: float) -> str:

@@ -1,0 +1,226 @@
+"""The access log: a line of JSON for each request, on the standard output.
+
+A line says who asked what for, how it ended and what it took; it never holds a prompt, an answer, a
+key or text of a document, unless content is switched on. A request costs the event loop a
+microsecond; a thread writes what came in half a second. A standard output that is closed, or that
+nobody reads, stops nothing: lines are dropped and counted.
+"""
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from slipway.ledger import format_usd, usd
+from slipway.telemetry.content import said_in, sent_in
+from slipway.telemetry.redaction import redacted
+from slipway.types import AnswerDone, Record
+
+log = logging.getLogger("slipway")
+WRITE_S = 0.5
+MOST_WAITING = 20_000  # requests
+MOST_UNCLAIMED = 10_000  # answers whose request has not ended
+UNCLAIMED_S = 60.0  # after that, an answer gets a line without a request
+ATOMIC = 4096  # bytes that a pipe takes from one process at once (PIPE_BUF)
+STUCK_S = 2.0  # how long a full pipe is waited for
+CLOSE_S = 3.0
+CLIENT_LEFT = 499  # the status of a request whose client left before the response, as nginx has it
+BROKEN = "the access log cannot be written (%s): its lines are dropped until it can"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class RequestSeen(Record, frozen=True, kw_only=True, gc=False):
+    """A request that has ended. `ref` is the id of its answer, `head` the beginning of the response;
+    `body` and `said` are its content, if that is logged.
+    """
+
+    at: float  # seconds since the epoch
+    duration_s: float
+    method: str
+    path: str
+    head: bytes
+    ref: str | None
+    tenant: str | None
+    key: str | None  # identifies it without revealing it
+    error: str | None = None  # its code
+    body: bytes | None = None
+    said: Sequence[bytes] = ()
+
+
+class AccessLog:
+    """Writes the access log; `note` takes requests and `emit` answers, on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        content: bool = False,
+        redact: Callable[[str], str] = redacted,
+        on_lost: Callable[[int], None] = lambda count: None,
+        file: int = 1,
+    ) -> None:
+        """`file` is where lines are written to; `redact` cleans content."""
+        self.content, self.redact = content, redact
+        self._on_lost, self._file = on_lost, file
+        self.lost = 0
+        self._requests: deque[RequestSeen] = deque()
+        self._answers: deque[tuple[float, AnswerDone]] = deque()
+        self._unclaimed: dict[str, tuple[float, AnswerDone]] = {}
+        self._ends = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_failing = False
+
+    def note(self, request: RequestSeen) -> None:
+        """Take a request that has ended."""
+        if len(self._requests) < MOST_WAITING:
+            self._requests.append(request)
+        else:
+            self._lose(1)
+
+    def emit(self, answer: AnswerDone) -> None:
+        """Take an answer that has ended."""
+        if len(self._answers) < MOST_WAITING:
+            self._answers.append((time.time(), answer))
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="slipway-log", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ends.wait(WRITE_S):
+            self.write()
+        self.write()
+
+    def close(self) -> None:
+        """Write the last lines, for a moment, and end."""
+        self._ends.set()
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
+
+    def write(self) -> None:
+        """Write what has come until now."""
+        try:
+            self._put(self._lines())
+        except Exception:  # a defect here must not end the log for good
+            log.exception("bug: lines of the access log could not be written")
+
+    def _lines(self) -> list[bytes]:
+        # first the requests: their answers have ended before them, and are in the other queue
+        requests = [self._requests.popleft() for _ in range(len(self._requests))]
+        for _ in range(len(self._answers)):
+            at, answer = self._answers.popleft()
+            self._unclaimed[answer.id] = (at, answer)
+        lines = list[bytes]()
+        for request in requests:
+            found = self._unclaimed.pop(request.ref, None) if request.ref is not None else None
+            lines.append(_encode(self._request_line(request, found[1] if found else None)) + b"\n")
+            if len(lines) % 64 == 0:
+                time.sleep(0)
+        late = time.time() - UNCLAIMED_S
+        while self._unclaimed:
+            ref, (at, answer) = next(iter(self._unclaimed.items()))
+            is_full = len(self._unclaimed) > MOST_UNCLAIMED
+            if not (at < late or is_full or self._ends.is_set()):
+                break
+            del self._unclaimed[ref]
+            lines.append(_encode(answer_line(at, answer)) + b"\n")
+        return lines
+
+    def _request_line(self, request: RequestSeen, answer: AnswerDone | None) -> dict[str, Any]:
+        status = int(request.head[9:12]) if request.head else CLIENT_LEFT
+        line = {
+            "time": iso(request.at),
+            "kind": "request",
+            "id": request.ref,
+            "method": request.method,
+            "path": self.redact(request.path[:200]),
+            "status": status,
+            "duration_s": round(request.duration_s, 6),
+            "tenant": request.tenant,
+            "key": request.key,
+            "error": request.error,
+        }
+        if answer is not None:
+            line |= facts_of(answer)
+        if self.content and request.body is not None:
+            line["request"] = sent_in(request.body, self.redact)
+            line["response"] = said_in(request.said, self.redact)
+        return line
+
+    def _put(self, lines: Sequence[bytes]) -> None:
+        """Write lines; as many at once as other processes cannot write into."""
+        part, size = list[bytes](), 0
+        for number, line in enumerate(lines):
+            if part and size + len(line) > ATOMIC:
+                if not self._write_all(b"".join(part)):
+                    self._lose(len(lines) - number + len(part))
+                    return
+                part, size = [], 0
+            part.append(line)
+            size += len(line)
+        if part and not self._write_all(b"".join(part)):
+            self._lose(len(part))
+
+    def _write_all(self, data: bytes) -> bool:
+        until = time.monotonic() + STUCK_S
+        while data:
+            try:
+                data = data[os.write(self._file, data) :]
+            except BlockingIOError:  # whoever started us made it so
+                if time.monotonic() > until:
+                    self._fail("nobody reads it")
+                    return False
+                time.sleep(0.02)
+            except OSError as error:
+                self._fail(os.strerror(error.errno or errno.EIO))
+                return False
+        if self._is_failing:
+            self._is_failing = False
+            log.info("the access log is written again")
+        return True
+
+    def _fail(self, why: str) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            log.warning(BROKEN, why)
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+        self._on_lost(count)
+
+
+def iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def facts_of(a: AnswerDone) -> dict[str, Any]:
+    """Return what a line says of an answer."""
+    usage = a.usage
+    return {
+        "endpoint": a.endpoint,
+        "app": a.app,
+        "model": a.model,
+        "served_by": a.served_by,
+        "cache": a.cache,
+        "streamed": a.streamed,
+        "answer_s": round(a.duration_s, 6),
+        "ttft_s": None if a.ttft_s is None else round(a.ttft_s, 6),
+        "input_tokens": None if usage is None else usage.input_tokens,
+        "output_tokens": None if usage is None else usage.output_tokens,
+        "cost_usd": format_usd(usd(a.cost)),
+        "error": a.error,
+        "trace_id": None if a.trace is None else a.trace.trace_id,
+    }
+
+
+def answer_line(at: float, a: AnswerDone) -> dict[str, Any]:
+    """Return the line of an answer without a request that waited for it."""
+    who = {"tenant": a.tenant, "key": a.owner}
+    return {"time": iso(at), "kind": "answer", "id": a.id, **who, **facts_of(a)}

@@ -1,0 +1,233 @@
+"""The metrics that are read when they are scraped."""
+
+from slipway.telemetry.definition import MetricDefinition
+
+READ = {
+    "cache_entries": MetricDefinition(
+        "slipway_cache_entries",
+        "Kept answers in memory.",
+        (),
+        is_gauge=True,
+    ),
+    "cache_bytes": MetricDefinition(
+        "slipway_cache_bytes",
+        "Memory of kept answers.",
+        (),
+        is_gauge=True,
+    ),
+    "spend_month": MetricDefinition(
+        "slipway_spend_month_usd",
+        "USD that the ledger has for this month (UTC), read once a minute.",
+        (),
+        is_gauge=True,
+        joined="max",
+    ),
+    "spend_forecast": MetricDefinition(
+        "slipway_spend_forecast_usd",
+        "USD that this month will cost if the rest of it costs as much as the last days did.",
+        (),
+        is_gauge=True,
+        joined="max",
+    ),
+    "sampled_at": MetricDefinition(
+        "slipway_sampled_timestamp_seconds",
+        "When the metrics were last sampled for alerts and plots, in seconds since the epoch.",
+        (),
+        is_gauge=True,
+        joined="max",
+    ),
+    "store_up": MetricDefinition(
+        "slipway_store_up", "1 if the store can be used, 0 while it cannot.", (), is_gauge=True
+    ),
+    "store_waiting": MetricDefinition(
+        "slipway_store_waiting_rows",
+        "Rows that are not in the store yet, and wait in the journal.",
+        (),
+        is_gauge=True,
+    ),
+    "model_state": MetricDefinition(
+        "slipway_model_state",
+        "State of a model's circuit breaker: 1 for the current state, 0 for the others.",
+        ("model", "state"),
+        is_gauge=True,
+        joined="max",
+        share=24,
+    ),
+    "model_calls": MetricDefinition(
+        "slipway_model_calls",
+        "Calls to a model: `running`, or `waiting` in the queue of one with a limit.",
+        ("model", "state"),
+        is_gauge=True,
+        share=12,
+    ),
+    "queue_oldest": MetricDefinition(
+        "slipway_queue_oldest_seconds",
+        "How long the oldest call in the queue of a model with a limit has waited; 0 if none waits.",
+        ("model",),
+        is_gauge=True,
+        joined="max",
+        share=6,
+    ),
+    "budget_used": MetricDefinition(
+        "slipway_budget_used_ratio",
+        "Share of a budget that is spent, of the budgets with the largest shares. `name` is the "
+        "tenant, the app, or the id of a key as `slipway keys list` shows it.",
+        ("scope", "name", "period"),
+        is_gauge=True,
+        joined="max",
+        share=16,
+    ),
+    "budget_left": MetricDefinition(
+        "slipway_budget_left_usd",
+        "USD that are left of the same budgets.",
+        ("scope", "name", "period"),
+        is_gauge=True,
+        joined="min",
+        share=16,
+    ),
+    "budgets": MetricDefinition(
+        "slipway_budgets",
+        "How many budgets there are, by the share that is spent: under_80, over_80 (percent) or "
+        "spent.",
+        ("scope", "period", "used"),
+        is_gauge=True,
+        joined="max",
+    ),
+    "documents": MetricDefinition(
+        "slipway_knowledge_documents",
+        "Documents of an app, by state: read, partly (some of it could not be read) or failed.",
+        ("app", "state"),
+        is_gauge=True,
+        joined="max",
+        share=15,
+    ),
+    "passages": MetricDefinition(
+        "slipway_knowledge_passages",
+        "Passages of an app's documents.",
+        ("app",),
+        is_gauge=True,
+        joined="max",
+        share=5,
+    ),
+    "checked_age": MetricDefinition(
+        "slipway_knowledge_check_age_seconds",
+        "Time since the files of an app's documents were last compared with what was read of them, "
+        "all of them; it grows if that fails.",
+        ("app",),
+        is_gauge=True,
+        joined="max",
+        share=5,
+    ),
+    "changed_age": MetricDefinition(
+        "slipway_knowledge_change_age_seconds",
+        "Time since an app's documents last changed: one was read or removed.",
+        ("app",),
+        is_gauge=True,
+        joined="max",
+        share=5,
+    ),
+    "gpu_use": MetricDefinition(
+        "slipway_gpu_use_ratio",
+        "Share of the last moments in which a GPU computed, 0 to 1; `gpu` is its number.",
+        ("gpu",),
+        is_gauge=True,
+        joined="max",
+        share=4,
+    ),
+    "gpu_memory_used": MetricDefinition(
+        "slipway_gpu_memory_used_bytes",
+        "Memory of a GPU that is in use, by all programs.",
+        ("gpu",),
+        is_gauge=True,
+        joined="max",
+        share=4,
+    ),
+    "gpu_memory": MetricDefinition(
+        "slipway_gpu_memory_bytes",
+        "Memory of a GPU.",
+        ("gpu",),
+        is_gauge=True,
+        joined="max",
+        share=4,
+    ),
+    "engine_requests": MetricDefinition(
+        "slipway_engine_requests",
+        "Requests in the server of a model, as it says itself: running, or waiting for a place.",
+        ("model", "state"),
+        is_gauge=True,
+        share=6,
+    ),
+    "engine_kv_cache": MetricDefinition(
+        "slipway_engine_kv_cache_use_ratio",
+        "Share of the memory for keys and values that the server of a model uses, 0 to 1.",
+        ("model",),
+        is_gauge=True,
+        joined="max",
+        share=3,
+    ),
+    "engine_prefix_tokens": MetricDefinition(
+        "slipway_engine_prefix_cache_tokens",
+        "Prompt tokens that the server of a model looked up in its prefix cache (`queried`), and "
+        "those that it found there (`hit`).",
+        ("model", "outcome"),
+        is_read=True,
+        share=6,
+    ),
+    "engine_preemptions": MetricDefinition(
+        "slipway_engine_preemptions",
+        "Requests that the server of a model stopped for lack of memory, to compute them again.",
+        ("model",),
+        is_read=True,
+        share=3,
+    ),
+    "engine_tokens": MetricDefinition(
+        "slipway_engine_tokens",
+        "Tokens that the server of a model has read and written since its start.",
+        ("model", "gen_ai_token_type"),
+        is_read=True,
+        share=6,
+    ),
+    "engine_age": MetricDefinition(
+        "slipway_engine_scrape_age_seconds",
+        "Time since the metrics of a model's server could last be read; it grows if the server is "
+        "not there.",
+        ("model",),
+        is_gauge=True,
+        joined="max",
+        share=3,
+    ),
+    "semantic_error": MetricDefinition(
+        "slipway_semantic_error_bound",
+        "Upper bound (95 %) of the error of answers to similar questions: of would-be hits (`hit`) "
+        "and of requests (`request`); the largest of all tenants.",
+        ("app", "per"),
+        is_gauge=True,
+        joined="max",
+        share=6,
+    ),
+    "semantic_serving": MetricDefinition(
+        "slipway_semantic_serving",
+        "Tenants for which answers of similar questions are served now; the others are in shadow.",
+        ("app",),
+        is_gauge=True,
+        joined="max",
+        share=3,
+    ),
+    "in_flight": MetricDefinition(
+        "slipway_answers_in_flight", "Answers in progress.", (), is_gauge=True
+    ),
+    "start_time": MetricDefinition(
+        "process_start_time_seconds",
+        "When the server started, in seconds since the epoch.",
+        (),
+        is_gauge=True,
+        joined="min",
+    ),
+    "build": MetricDefinition(
+        "slipway_build_info",
+        "Always 1: the labels say which version runs.",
+        ("version",),
+        is_gauge=True,
+        joined="max",
+    ),
+}
