@@ -39,6 +39,9 @@ LIMITS: dict[str, dict[str, Any]] = {
     "sk-frozen": {"usd_per_day": 5},
     "sk-emptied": {"usd_per_day": 1},
     "sk-killed": {"usd_per_day": 1},
+    "sk-full-redis": {"usd_per_day": 3},
+    "sk-soaked": {"usd_per_day": 40},
+    "sk-share": {"rpm": 12},
     "sk-requests": {"rpm": 20},
     "sk-answers": {"answers": 3},
     "sk-tokens": {"tpm": 100},
@@ -94,6 +97,11 @@ class Pair:
             connection.sendall((head.replace("Host: x", f"Host: 127.0.0.1:{port}") + sent).encode())
             until(lambda: len(self.slow.requests) > seen)
             yield
+
+    def shares_are_known(self, key: str) -> bool:
+        """Return whether both servers know what the other has used."""
+        headers = {"Authorization": f"Bearer {key}"}
+        return all(server.get("/v1/usage", headers=headers).is_success for server in self.servers)
 
     def said(self, what: str) -> list[int]:
         """Return how often each server has written this to its log."""
@@ -260,6 +268,35 @@ def test_a_redis_that_is_emptied_costs_no_cent(pair: Pair) -> None:
     assert load.codes() == {200: 100, 402: 20}
 
 
+def test_a_full_redis_costs_no_answer(pair: Pair) -> None:
+    """Each server keeps to its share, and says what to do when that is used."""
+    with Load(pair, "sk-full-redis", 4) as load:
+        until(lambda: load.codes()[200] >= 20)
+        alone, together = pair.said(ALONE), pair.said(TOGETHER)
+        pair.redis.command("CONFIG", "SET", "maxmemory", "1")
+        until(lambda: pair.have_said(ALONE, alone))
+        assert all("is full: nothing new is kept there" in each.log for each in pair.servers)
+        pair.redis.command("CONFIG", "SET", "maxmemory", "0")
+        until(lambda: pair.have_said(TOGETHER, together))
+    assert load.codes() == {200: 300, 402: 4}
+
+
+def test_a_server_that_has_used_its_share_says_so(pair: Pair) -> None:
+    for server in pair.servers:
+        assert ask(server, "sk-share").status_code == 200
+    until(lambda: pair.shares_are_known("sk-share"))
+    pair.redis.freeze()
+    try:
+        until(lambda: all(s.get("/readyz").json()["state"] == "degraded" for s in pair.servers))
+        replies = [[ask(server, "sk-share") for _ in range(6)] for server in pair.servers]
+    finally:
+        pair.redis.thaw()
+    for some in replies:  # 10 of 12 are left, 5 for each
+        assert [reply.status_code for reply in some] == [200] * 5 + [429]
+        assert "this one has used its share of the answers a minute" in some[-1].text
+        assert some[-1].headers["retry-after"] == "5"
+
+
 def test_a_killed_server_costs_no_cent(pair: Pair) -> None:
     """What it had reserved counts as spent. The ledger has it too, except for what was reserved in
     the moment of its end, and not noted yet: ten threads ask each server.
@@ -290,3 +327,27 @@ def test_a_wrong_password_is_a_clear_error(tmp_path: Path) -> None:
             until(lambda: "rejected the user or password: correct them in `shared`" in server.log)
             until(lambda: server.get("/readyz").json()["state"] == "degraded")
             assert ":wrong@" not in server.log
+
+
+@pytest.mark.soak
+def test_freezes_lost_data_and_kills_cost_no_cent(pair: Pair) -> None:
+    """60 s of all of it, at about 100 calls a second, with a budget of 40 USD."""
+    began = time.monotonic()
+    with Load(pair, "sk-soaked", 10) as load:
+        for number in range(6):
+            pair.redis.freeze()
+            time.sleep(5)
+            pair.redis.thaw()
+            time.sleep(2)
+            pair.redis.command("FLUSHALL")
+            time.sleep(2)
+            if number % 2:
+                pair.servers[1].process.kill()
+                pair.servers[1] = pair.stack.enter_context(pair.server("two"))
+        while time.monotonic() - began < 60:
+            time.sleep(0.1)
+    codes = load.codes()
+    assert set(codes) <= {200, 402}
+    assert codes[402] == 10
+    until(lambda: pair.spent("sk-soaked") >= 39 * 10**12)
+    assert pair.spent("sk-soaked") <= 40 * 10**12
