@@ -70,6 +70,7 @@ class AccessLog:
     ) -> None:
         """`file` is where lines are written to; `redact` cleans content."""
         self.content, self.redact = content, redact
+        # Most requests are for a few paths, and to look through one takes as long as all else here
         self._on_lost, self._file = on_lost, file
         self.lost = 0
         self._requests: deque[RequestSeen] = deque()
@@ -159,11 +160,12 @@ class AccessLog:
 
     def _path(self, path: str) -> str:
         """Return a path without what looks like a key; most are asked for again and again."""
+        path = path[:200]
         found = self._paths.get(path)
         if found is None:
             if len(self._paths) >= MOST_PATHS:
                 self._paths.clear()
-            found = self._paths[path] = self.redact(path[:200])
+            found = self._paths[path] = self.redact(path)
         return found
 
     def _put(self, lines: Sequence[bytes]) -> None:
