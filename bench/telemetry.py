@@ -6,7 +6,8 @@
 `observe` is a client that streams answers of `slipway mock` through `slipway serve` at low load, and
 takes the time of each byte at its socket. It compares time to first token, time per output token and
 duration with the record of each answer and with the histograms of /metrics: every difference to the
-record, the means, and each bucket.
+record, the means, and each bucket. On a busy machine, `chrt -f 10` in front of the command keeps
+others away.
 
 `cost` measures requests per CPU-second with all telemetry on (metrics, traces, access log in JSON,
 history, alerts, a scrape each round) beside the same server with all of it off. Both are pinned to
@@ -31,6 +32,7 @@ from typing import Any, cast
 
 from gateway import CASES, bodies
 from gateways import PEER, Target, free_port
+from slipway.settings import Settings
 
 SERVE = "from slipway.cli import main; main()"
 KEY = "sk-bench-key"
@@ -263,20 +265,24 @@ def print_observed(rows: list[dict[str, Any]]) -> None:
 
 # What it costs
 
+# No record is watched, nothing is sampled, so no alert is evaluated, and nothing is logged of requests
 OFF = f"""
-from slipway.app.building import Assembly
+from slipway.app import building
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-Telemetry.emit = lambda self, record: None
-Traces.emit = lambda self, record: None
-Traces.start = lambda self: None
-Assembly.sample_metrics = lambda self: None
+def nothing(*_): pass
+Telemetry.emit = Traces.emit = Traces.start = nothing
+building.Assembly.sample_metrics = nothing
+if hasattr(building, "Observing"):
+    building.Observing.emit = building.Observing.start = nothing
 {SERVE}
 """
-ON: dict[str, Any] = {
+WANTED: dict[str, Any] = {
     "slo": {"availability": "99.9%", "ttft_p95": "2s", "tpot_p95": "100ms"},
     "metrics": {"compatible": ["vllm", "litellm"]},
+    "log": "json",
 }
+ON = {name: value for name, value in WANTED.items() if name in Settings.__struct_fields__}
 MEASURED = ("one", "small", "stream")
 
 
