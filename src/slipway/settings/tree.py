@@ -728,7 +728,7 @@ class MetricsSettings(Branch, frozen=True, kw_only=True):
     series: Annotated[
         int,
         Meta(
-            ge=500,
+            ge=1500,
             le=1_000_000,
             description="how many series all metrics may have together; names of apps and models "
             "beyond that are counted as `other`",

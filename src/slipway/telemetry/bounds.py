@@ -14,6 +14,7 @@ from slipway.telemetry.rows import NumberedRow
 
 SERIES = 2000
 OTHER = "other"
+NAMED = NAMES | {"gen_ai_operation_name"}  # names, and what is the same everywhere
 LINES = 4  # of a histogram beside its buckets: the last bucket, sum, count, and an edge of the SLO
 
 
@@ -24,6 +25,8 @@ class SeriesBound:
 
     def __init__(self, series: int, all_rows: Callable[[], Iterable[NumberedRow]]) -> None:
         self.series, self._all_rows = series, all_rows
+        # metric -> the combinations in use when one was last counted under other labels
+        self._known: dict[str, set[Labels]] = {}
 
     def place(self, metric: str, labels: Labels) -> Labels:
         """Return the labels to count under, for a combination that is counted for the first time
@@ -32,8 +35,15 @@ class SeriesBound:
         definition = METRICS[metric]
         if definition.share is None:
             return labels
+        if (known := self._known.get(metric)) is not None:
+            place = placed(definition, labels, known, self.series)
+            if place in known:
+                return place
         known = {each for name, each, _ in self._all_rows() if name == metric}
-        return placed(definition, labels, known, self.series)
+        place = placed(definition, labels, known, self.series)
+        if place != labels:
+            self._known[metric] = known | {place}
+        return place
 
 
 def most_of(metric: MetricDefinition, series: int) -> int:
@@ -47,11 +57,12 @@ def placed(
 ) -> Labels:
     """Return the labels to use, if those in `known` are used already."""
     most = most_of(metric, series)
-    if labels in known or len(known) < most * 3 // 4:
+    has_names_only = NAMED.issuperset(metric.labels)
+    if labels in known or len(known) < (most - 1 if has_names_only else most * 3 // 4):
         return labels
     folded = tuple(
         OTHER if name in NAMES else value for name, value in zip(metric.labels, labels, strict=True)
     )
-    if folded in known or len(known) < most:
-        return folded
+    if folded in known or len(known) < most or (not metric.is_counted and not metric.buckets):
+        return folded  # what is read has few values beside names
     return tuple(value and OTHER for value in folded)

@@ -253,7 +253,7 @@ COUNTED = {
         "Time from the question to the first token.",
         ANSWER_LABELS,
         TTFT,
-        share=110,
+        share=115,
     ),
     "tpot": MetricDefinition(
         "gen_ai_server_time_per_output_token_seconds",
