@@ -93,6 +93,7 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "keys create": "`keys create` makes a key",
     "keys list": "`keys list` lists the keys",
     "keys show": "`keys show` shows one",
+    "keys limit": "`keys limit` changes what a key may use",
     "keys rotate": "`keys rotate` replaces a key by another one",
     "keys revoke": "`keys revoke` ends a key",
     "weights": "`weights` manages the small models that Slipway runs itself",

@@ -73,6 +73,7 @@ MODELS: dict[str, Facts] = {
         input="1",
         cached_input="0.1",
         cache_write="1.25",
+        cache_write_1h="2",
         output="5",
         batch="0.5",
     ),
@@ -81,6 +82,7 @@ MODELS: dict[str, Facts] = {
         input="5",
         cached_input="0.5",
         cache_write="6.25",
+        cache_write_1h="10",
         output="25",
         batch="0.5",
     ),
@@ -91,12 +93,14 @@ MODELS: dict[str, Facts] = {
                 "input": "0.5",
                 "cached_input": "0.05",
                 "cache_write": "0.625",
+                "cache_write_1h": "1",
                 "output": "2.5",
             }
         },
         input="0.1",
         cached_input="0.01",
         cache_write="0.125",
+        cache_write_1h="0.2",
         output="0.5",
         batch="0.5",
     ),
@@ -203,6 +207,7 @@ PRICED = {
     "fresh": "input",
     "cached": "cached_input",
     "written": "cache_write",
+    "written_1h": "cache_write_1h",
     "audio_in": "audio_input",
     "image_in": "image_input",
     "text": "output",
@@ -210,11 +215,12 @@ PRICED = {
     "audio_out": "audio_output",
     "image_out": "image_output",
 }
+INPUTS = ("fresh", "cached", "written", "written_1h", "audio_in", "image_in")
 CAN = {  # which counts a dialect can tell apart
     "openai": ("fresh", "cached", "text", "thoughts"),
     "audio": ("fresh", "audio_in", "text", "audio_out"),
     "image": ("fresh", "image_in", "image_out"),
-    "anthropic": ("fresh", "cached", "written", "text"),
+    "anthropic": ("fresh", "cached", "written", "written_1h", "text"),
     "gemini": ("fresh", "cached", "text", "thoughts"),
     "deepseek": ("fresh", "cached", "text", "thoughts"),
     "xai": ("fresh", "cached", "text", "thoughts"),
@@ -237,7 +243,7 @@ def price_of(prices: dict[str, str], name: str) -> str:
 
 def cost(facts: Facts, counts: dict[str, int], *, batch: bool) -> str:
     """Return what the provider charges, in USD."""
-    sent = sum(counts[name] for name in ("fresh", "cached", "written", "audio_in", "image_in"))
+    sent = sum(counts[name] for name in INPUTS)
     prices = facts["prices"]
     for above, higher in sorted(facts["tiers"].items()):
         if sent > above:
@@ -255,8 +261,7 @@ def cost(facts: Facts, counts: dict[str, int], *, batch: bool) -> str:
 
 def reported(says: str, counts: dict[str, int]) -> dict[str, Any]:
     """Return the usage of a call as the provider reports it."""
-    sent = counts["fresh"] + counts["cached"] + counts["written"]
-    sent += counts["audio_in"] + counts["image_in"]
+    sent = sum(counts[name] for name in INPUTS)
     made = counts["text"] + counts["thoughts"] + counts["audio_out"] + counts["image_out"]
     usual: dict[str, Any] = {
         "prompt_tokens": sent,
@@ -289,7 +294,11 @@ def reported(says: str, counts: dict[str, int]) -> dict[str, Any]:
             "input_tokens": counts["fresh"],
             "output_tokens": made,
             "cache_read_input_tokens": counts["cached"],
-            "cache_creation_input_tokens": counts["written"],
+            "cache_creation_input_tokens": counts["written"] + counts["written_1h"],
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": counts["written"],
+                "ephemeral_1h_input_tokens": counts["written_1h"],
+            },
         }
     if says in ("gemini", "xai"):  # only the total includes thoughts
         usual["completion_tokens"] = counts["text"]
@@ -316,7 +325,7 @@ def cases(model: str, facts: Facts) -> list[dict[str, Any]]:
     sizes += [{name: draw.randint(1, 7_777)} for name in can]
     for above in facts["tiers"]:
         for sent in (above - 1, above, above + 1, above + 12_345):
-            inputs = [name for name in can if name in ("fresh", "cached", "written")]
+            inputs = [name for name in can if name in ("fresh", "cached", "written", "written_1h")]
             size = {name: draw.randint(1, 5_000) for name in can}
             size |= {name: draw.randint(0, sent // 4) for name in inputs[1:]}
             sizes.append({**size, "fresh": sent - sum(size[name] for name in inputs[1:])})
@@ -335,7 +344,7 @@ def cases(model: str, facts: Facts) -> list[dict[str, Any]]:
 
 def any_input(size: dict[str, int]) -> bool:
     """Return whether a call has a prompt, as every call has."""
-    return any(size.get(name) for name in ("fresh", "cached", "written", "audio_in", "image_in"))
+    return any(size.get(name) for name in INPUTS)
 
 
 def written(facts: Facts) -> dict[str, Any]:

@@ -185,6 +185,15 @@ def test_redis_is_reached_and_its_answer_measured(tmp_path: Path) -> None:
     )
 
 
+def test_a_key_that_nothing_limits_is_named(tmp_path: Path, mock: MockServer) -> None:
+    keys = ["${CLIENT_KEY}", {"key": "${PROVIDER_KEY}", "limits": {"usd_per_day": 5}}]
+    row = Found(tmp_path, settings_of(mock, keys=keys), "--offline").one("limits")
+    assert (row["state"], "keys[0]" in row["says"]) == ("amber", True)
+    tenants = {"default": {"limits": {"rpm": 60}}}
+    found = Found(tmp_path, settings_of(mock, keys=keys, tenants=tenants), "--offline")
+    assert found.one("limits")["state"] == "green"
+
+
 def test_somebody_must_hear_of_what_goes_wrong(tmp_path: Path, mock: MockServer) -> None:
     alone = Found(tmp_path, settings_of(mock), "--offline")
     assert alone.one("objectives")["state"] == alone.one("alerts")["state"] == "amber"

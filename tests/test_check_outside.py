@@ -5,7 +5,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -107,81 +108,94 @@ def green(*args: str) -> Checked:
     return checked
 
 
+class Site:
+    """Where the server listens, and each proxy in front of it."""
+
+    def __init__(self, server: int, folder: Path) -> None:
+        self.ports = {f"nginx {name}": free_port() for name in NGINX}
+        self.ports |= {f"haproxy {name}": free_port() for name in HAPROXY}
+        self.tls = {"nginx": free_port(), "haproxy": free_port()}
+        self.server, self.both = server, str(certificate(folder))
+
+    def filled(self, inside: str) -> str:
+        """Return a piece of configuration with the ports that it names."""
+        for word, port in (
+            ("{port}", self.server),
+            ("{first}", self.ports["nginx first nginx"]),
+            ("{inner}", self.ports["haproxy inner"]),
+        ):
+            inside = inside.replace(word, str(port))
+        return inside
+
+    def nginx(self) -> str:
+        """Return the server of the docs, and those with something wrong in them."""
+        ours = replaced(
+            block_of("deploy.md", "nginx"),
+            **{
+                "443": str(self.tls["nginx"]),
+                "answers.example.com": "localhost",
+                "127.0.0.1:8080": f"127.0.0.1:{self.server}",
+                "/etc/ssl/answers.pem": self.both,
+                "/etc/ssl/answers.key": self.both,
+            },
+        )
+        for name, inside in NGINX.items():
+            listen = f"listen 127.0.0.1:{self.ports[f'nginx {name}']};"
+            ours += f"server {{ {listen} location / {{ {self.filled(inside)} }} }}\n"
+        return ours
+
+    def haproxy(self) -> str:
+        """Return the proxy of the docs, and those with something wrong in them."""
+        ours = replaced(
+            block_of("deploy.md", "haproxy"),
+            **{
+                ":443": f"127.0.0.1:{self.tls['haproxy']}",
+                "/etc/haproxy/answers.pem": self.both,
+                "127.0.0.1:8080": f"127.0.0.1:{self.server}",
+            },
+        )
+        for name, inside in HAPROXY.items():
+            port = self.ports[f"haproxy {name}"]
+            ours += (
+                f"\n{COMMON}listen proxy{port}\n bind 127.0.0.1:{port}\n {self.filled(inside)}\n"
+            )
+        return ours
+
+
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Checked]]:
     """Check one server through all proxies at the same time."""
     folder = tmp_path_factory.mktemp("proxies")
-    both = certificate(folder)
     for name in ("nginx", "haproxy"):
         (folder / name).mkdir()
-    with (
-        mocking(ttft_s=0.05) as mock,
-        serving(
-            folder, settings={**models(f"{mock.url}/v1", "mock-model"), "keys": [{"key": KEY}]}
-        ) as server,
-    ):
-        ports = {f"nginx {name}": free_port() for name in NGINX}
-        ports |= {f"haproxy {name}": free_port() for name in HAPROXY}
-        tls = {name: free_port() for name in ("nginx", "haproxy")}
-        known = {
-            "port": str(server.port),
-            "first": str(ports["nginx first nginx"]),
-            "inner": str(ports["haproxy inner"]),
+    with ExitStack() as stack:
+        mock = stack.enter_context(mocking(ttft_s=0.05))
+        settings = {**models(f"{mock.url}/v1", "mock-model"), "keys": [{"key": KEY}]}
+        server = stack.enter_context(serving(folder, settings=settings))
+        site = Site(server.port, folder)
+        stack.enter_context(running_nginx(folder / "nginx", site.nginx()))
+        stack.enter_context(running_haproxy(folder / "haproxy", site.haproxy()))
+        pool = stack.enter_context(ThreadPoolExecutor())
+
+        def check(url: str, *args: str, key: str = KEY) -> Future[Checked]:
+            return pool.submit(Checked, "--url", url, *args, key=key)
+
+        running = {
+            name: check(f"http://127.0.0.1:{port}", *QUICK) for name, port in site.ports.items()
         }
-        servers = replaced(
-            block_of("deploy.md", "nginx"),
-            **{
-                "443": str(tls["nginx"]),
-                "answers.example.com": "localhost",
-                "127.0.0.1:8080": f"127.0.0.1:{server.port}",
-                "/etc/ssl/answers.pem": str(both),
-                "/etc/ssl/answers.key": str(both),
-            },
-        )
-        for name, inside in NGINX.items():
-            for word, value in known.items():
-                inside = inside.replace(f"{{{word}}}", value)
-            servers += f"server {{ listen 127.0.0.1:{ports[f'nginx {name}']}; location / {{ {inside} }} }}\n"
-        ours = replaced(
-            block_of("deploy.md", "haproxy"),
-            **{
-                ":443": f"127.0.0.1:{tls['haproxy']}",
-                "/etc/haproxy/answers.pem": str(both),
-                "127.0.0.1:8080": f"127.0.0.1:{server.port}",
-            },
-        )
-        for name, inside in HAPROXY.items():
-            port = ports[f"haproxy {name}"]
-            ours += f"\n{COMMON}listen proxy{port}\n bind 127.0.0.1:{port}\n {inside}\n".format(
-                **known
-            )
-        with (
-            running_nginx(folder / "nginx", servers),
-            running_haproxy(folder / "haproxy", ours),
-            ThreadPoolExecutor() as pool,
-        ):
-            running = {
-                name: pool.submit(Checked, "--url", f"http://127.0.0.1:{port}", *QUICK)
-                for name, port in ports.items()
-            }
-            running |= {
-                f"{name} of the docs": pool.submit(
-                    green, "--url", f"https://localhost:{port}", "--ca", str(folder / "cert.pem")
-                )
-                for name, port in tls.items()
-            }
-            running |= {
-                "answer": pool.submit(
-                    Checked, "--url", server.url, "--model", "mock-model", *QUICK
-                ),
-                "nothing listens": pool.submit(Checked, "--url", "http://127.0.0.1:9"),
-                "no slipway": pool.submit(Checked, "--url", mock.url),
-                "untrusted": pool.submit(Checked, "--url", f"https://localhost:{tls['nginx']}"),
-                "no TLS": pool.submit(Checked, "--url", f"https://127.0.0.1:{server.port}"),
-                "wrong key": pool.submit(Checked, "--url", server.url, key="wrong-key-1"),
-                "no key": pool.submit(Checked, "--url", f"{server.url}/v1", key=""),
-            }
-            yield {name: found.result() for name, found in running.items()}
+        for name, port in site.tls.items():
+            args = ("--url", f"https://localhost:{port}", "--ca", str(folder / "cert.pem"))
+            running[f"{name} of the docs"] = pool.submit(green, *args)
+        running |= {
+            "answer": check(server.url, "--model", "mock-model", *QUICK),
+            "nothing listens": check("http://127.0.0.1:9"),
+            "no slipway": check(mock.url),
+            "untrusted": check(f"https://localhost:{site.tls['nginx']}"),
+            "no TLS": check(f"https://127.0.0.1:{server.port}"),
+            "wrong key": check(server.url, key="wrong-key-1"),
+            "no key": check(f"{server.url}/v1", key=""),
+        }
+        yield {name: found.result() for name, found in running.items()}
 
 
 @pytest.mark.parametrize("proxy", ["nginx", "haproxy"])

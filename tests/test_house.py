@@ -71,7 +71,17 @@ LAYERS = (  # a module may import from its own layer and those behind it
     ("web",),
     ("answer", "evals", "planner", "compress"),
     (
-        *("admission", "keys", "rules", "cache", "followups", "prompt", "knowledge", "routing"),
+        *(
+            "admission",
+            "keys",
+            "key_limits",
+            "rules",
+            "cache",
+            "followups",
+            "prompt",
+            "knowledge",
+            "routing",
+        ),
         *("login", "telemetry"),
     ),
     ("providers", "feedback"),

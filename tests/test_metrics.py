@@ -3,10 +3,12 @@ documents, budgets, GPUs and the servers of models.
 """
 
 import re
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -259,23 +261,47 @@ def nvmlDeviceGetMemoryInfo(handle):
 '''
 
 
-def test_gpus_are_read_through_nvml_and_need_their_extra(tmp_path: Path) -> None:
+BODY = b'{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}'
+ASKED = b"POST /v1/chat/completions HTTP/1.1\r\nHost: mock\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(BODY),
+    BODY,
+)
+
+
+def test_gpus_are_read_through_nvml_and_a_full_server_of_a_model_shows_its_queue(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "with").mkdir()
     (tmp_path / "with" / "pynvml.py").write_text(GPU)
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "pynvml.py").write_text("raise ImportError('not installed')")
-    with mocking() as mock:
-        settings = {**models(mock.url, "m"), "metrics": {"gpu": True}}
-        found = {}
+    found = {}
+    with mocking(metrics="vllm", ttft_s=60) as mock, ExitStack() as stack:
+        for _ in range(10):  # two more than the mock has places
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", mock.port)))
+            line.sendall(ASKED)
+        until(lambda: len(mock.requests) == 10)
+        settings = {**models(mock.url, "m", metrics=True), "metrics": {"gpu": True}}
         for name in ("with", "without"):
             env = {"PYTHONPATH": str(tmp_path / name)}
             with serving(tmp_path, settings=settings, env=env) as server:
+                until(partial(shows, server, "slipway_engine_requests{"))
                 found[name] = server.get("/metrics").text, server.log
     text, _ = found["with"]
     assert 'slipway_gpu_use_ratio{gpu="0"} 0.37' in text
     assert 'slipway_gpu_use_ratio{gpu="1"}' not in text
     assert total(text, 'slipway_gpu_memory_used_bytes{gpu="1"}') == 2 * 2**30
     assert total(text, 'slipway_gpu_memory_bytes{gpu="0"}') == 80 * 2**30
+    assert 'slipway_engine_requests{model="m",state="running"} 8.0' in text
+    assert 'slipway_engine_requests{model="m",state="waiting"} 2.0' in text
+    assert 'slipway_engine_kv_cache_use_ratio{model="m"} 1.0' in text
+    for outcome, tokens in (("queried", 20), ("hit", 18)):
+        of = f'slipway_engine_prefix_cache_tokens_total{{model="m",outcome="{outcome}"}}'
+        assert total(text, of) == tokens
     text, log = found["without"]
     assert "slipway_gpu" not in text
     assert log.count("pip install 'slipway[gpu]'") == 1
+
+
+def shows(server: Serving, start: str) -> bool:
+    return start in server.get("/metrics").text

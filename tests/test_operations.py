@@ -14,7 +14,7 @@ from slipway.telemetry.history import History
 from slipway.telemetry.metrics import CODES, Telemetry
 from slipway.telemetry.service import ServiceReports, Verdict, blame
 from slipway.types import AnswerDone
-from slipway.web.operations import KeptParts
+from slipway.web.operations import KeptParts, alerts_of
 
 NOW = 1_700_000_000.0
 DONE = AnswerDone(
@@ -155,6 +155,23 @@ def test_firing_alerts(past: PastMinutes) -> None:
     assert verdict.state == "red"
 
 
+def test_alerts_that_another_one_explains_are_not_shown() -> None:
+    def alert(name: str, state: str, severity: str, by: str | None = None) -> dict[str, Any]:
+        return {"name": name, "state": state, "severity": severity, "inhibited_by": by}
+
+    report = {
+        "data": [
+            alert("BurnFast", "firing", "page"),
+            alert("Burn", "firing", "page", "BurnFast"),
+            alert("Watchdog", "firing", "none"),
+            alert("ModelDown", "pending", "ticket"),
+            alert("Spend", "ok", "ticket"),
+            alert("FirstToken", "resolved", "page"),
+        ]
+    }
+    assert [each["name"] for each in alerts_of(report)] == ["BurnFast", "ModelDown"]
+
+
 def test_every_code_of_an_error_has_somebody_to_blame() -> None:
     assert {blame(code) for code in CODES} == {"server", "limit", "client", "left"}
     assert blame("") is None
@@ -228,6 +245,27 @@ def test_a_part_of_an_older_version_is_computed_again() -> None:
         ]
 
     assert asyncio.run(ask()) == [1, 1, 2]
+
+
+def test_an_older_part_is_shown_while_the_store_does_not_answer() -> None:
+    hangs = threading.Event()
+
+    def compute() -> int:
+        computed.append(1)
+        if len(computed) > 1:
+            assert hangs.wait(30)
+        return len(computed)
+
+    async def ask() -> list[int]:
+        kept = KeptParts(patience_s=0.01)
+        found = [await kept.get("money", 60.0, compute, version) for version in (1.0, 2.0, 2.0)]
+        hangs.set()
+        while (latest := await kept.get("money", 60.0, compute, 2.0)) == 1:  # noqa: ASYNC110 - until then
+            await asyncio.sleep(0)
+        return [*found, latest]
+
+    computed = list[int]()
+    assert asyncio.run(ask()) == [1, 1, 1, 2]
 
 
 def test_a_part_that_failed_is_computed_again() -> None:

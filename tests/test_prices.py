@@ -48,14 +48,17 @@ def test_the_catalogue_has_the_prices_of_the_table(name: str) -> None:
     expected, found = price(MODELS[name]["price"]), entry_for(MODELS[name]["at"], name)
     assert found is not None
     assert found.price is not None
-    for field in ("input", "output", "cached_input", "cache_write", "audio_input", "audio_output"):
+    for field in (
+        *("input", "output", "cached_input", "cache_write", "cache_write_1h"),
+        *("audio_input", "audio_output"),
+    ):
         assert getattr(found.price, field) == getattr(expected, field), field
     reasoning = (expected.output, expected.reasoning)
     assert (found.price.reasoning or expected.output) in reasoning
     assert [tier.above for tier in found.price.tiers] == [tier.above for tier in expected.tiers]
     for tier, other in zip(found.price.tiers, expected.tiers, strict=True):
-        assert (tier.input, tier.output, tier.cached_input) == (
-            *(other.input, other.output, other.cached_input),
+        assert (tier.input, tier.output, tier.cached_input, tier.cache_write_1h) == (
+            *(other.input, other.output, other.cached_input, other.cache_write_1h),
         )
 
 
@@ -106,3 +109,64 @@ def test_prices_are_shown_with_their_source(tmp_path: Path) -> None:
     wrong = run("prices", "show", "gpt-40", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "similar: gpt-4" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("usage", "written", "for_an_hour"),
+    [
+        # https://platform.claude.com/docs/en/build-with-claude/prompt-caching: "usage" of a reply
+        (
+            {
+                "input_tokens": 2048,
+                "cache_read_input_tokens": 1800,
+                "cache_creation_input_tokens": 248,
+                "output_tokens": 503,
+                "cache_creation": {
+                    "ephemeral_5m_input_tokens": 148,
+                    "ephemeral_1h_input_tokens": 100,
+                },
+            },
+            248,
+            100,
+        ),
+        (  # as LiteLLM passes it on to clients of OpenAI's API
+            {
+                "prompt_tokens": 900,
+                "completion_tokens": 5,
+                "total_tokens": 905,
+                "prompt_tokens_details": {
+                    "cached_tokens": 0,
+                    "cache_creation_tokens": 800,
+                    "cache_creation_token_details": {
+                        "ephemeral_5m_input_tokens": 0,
+                        "ephemeral_1h_input_tokens": 800,
+                    },
+                },
+            },
+            800,
+            800,
+        ),
+        (  # only the parts
+            {
+                "input_tokens": 1,
+                "output_tokens": 1,
+                "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},
+            },
+            7,
+            4,
+        ),
+    ],
+)
+def test_tokens_written_for_an_hour_are_counted_apart(
+    usage: dict[str, Any], written: int, for_an_hour: int
+) -> None:
+    found = usage_in(usage)
+    assert found is not None
+    assert (found.cache_write_tokens, found.cache_write_1h_tokens) == (written, for_an_hour)
+
+
+def test_writes_for_an_hour_cost_what_other_writes_do_unless_they_have_a_price() -> None:
+    usage = Usage(input_tokens=10, cache_write_tokens=10, cache_write_1h_tokens=4)
+    plain = {"input": "1", "output": "5", "cache_write": "1.25"}
+    assert cost_of(rates_of(price(plain)), usage) == 12_500_000
+    assert cost_of(rates_of(price({**plain, "cache_write_1h": "2"})), usage) == 15_500_000

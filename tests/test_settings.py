@@ -66,6 +66,19 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
         ),
         ("cache: {exact: 0s}\n", "s.yaml:1: cache.exact: 0 keeps nothing"),
         (
+            "models:\n  m1: {base_url: http://h/v1, metrics: /metrics}\n",
+            "s.yaml:2: models.m1.metrics: `/metrics` is not an address; write `true`, or an address",
+        ),
+        (
+            'models:\n  m1: {base_url: http://h/v1, metrics: "http://me:secret@h/metrics"}\n',
+            (
+                "models.m1.metrics: `http://h/metrics` is not an address; write `true`, or an address "
+                "without a password"
+            ),
+        ),
+        ("metrics: {series: 20}\n", "s.yaml:1: metrics.series: `20` is not valid; expected"),
+        ("metrics: {gpu: all}\n", "metrics.gpu: `all` is not valid; expected `true` or `false`"),
+        (
             "models:\n  m1: {base_url: http://h/v1, cache: {stale_on_error: 1d}}\n",
             "models.m1.cache.stale_on_error: it has no effect without `exact`; add it to",
         ),

@@ -246,6 +246,15 @@ class ProviderError(SlipwayError):
         self.upstream_status = upstream_status
 
 
+def log_text(error: SlipwayError) -> str:
+    """Return what a log may say of an error: what happened and its code, in our own words.
+
+    A provider's message may quote the question, and its code could be anything.
+    """
+    what = error.ours if isinstance(error, ProviderError) else error.what
+    return f"{what} ({type(error).code})"
+
+
 class ProviderRefused(ProviderError):
     """The provider rejected the request as invalid. Its status, message and code are passed on."""
 

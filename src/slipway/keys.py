@@ -8,11 +8,13 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from slipway.errors import BadRequest, Conflict, NotFound
-from slipway.settings import Settings
+from slipway.key_limits import changed_limits
+from slipway.settings import Allowance, Settings
 from slipway.settings.values import seconds
 from slipway.store import KeyHash, Keys, SavedKey
 from slipway.types import Asker, Record
@@ -38,7 +40,8 @@ def new_secret() -> str:
 
 class NewKey(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What is asked for when a key is made. `expires` is a duration (`90d`) or the last day of the
-    key (`2027-01-31`, in UTC). `new_tenant` allows a tenant that no key has had so far.
+    key (`2027-01-31`, in UTC). `new_tenant` allows a tenant that no key has had so far. `limits` has
+    the fields of the settings.
     """
 
     name: str = ""
@@ -50,6 +53,7 @@ class NewKey(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     documents: bool = False
     admin: bool = False
     expires: str | None = None
+    limits: dict[str, Any] | None = None
 
 
 class MadeKey(Record, frozen=True, kw_only=True):
@@ -64,11 +68,12 @@ class KeyTable:
     """The keys made at run time, by hash, as requests are checked against them.
 
     `revision` changes with the table, except with `is_unknown`. `exists` is true if a key was ever made, even if all are
-    revoked. `read_at` is None until the keys are known.
+    revoked. `read_at` is None until the keys are known. `limits` are those of keys by their ids.
     """
 
     def __init__(self) -> None:
         self.askers: Mapping[str, Asker] = {}
+        self.limits: Mapping[str, Allowance] = {}
         self.revision = 0
         self.exists = False
         self.version = -1  # of the store's keys
@@ -87,9 +92,15 @@ class KeyTable:
             for digest, asker in askers.items()
             if asker.ends_at is None or asker.ends_at > now - SHOWN_S
         }
+        self.limits = limits_in(by_id.values())
         self.exists, self.version, self.read_at = bool(by_id), version, now
         self.is_unknown = False
         self.revision += 1
+
+
+def limits_in(keys: Iterable[SavedKey]) -> dict[str, Allowance]:
+    """Return the limits of the keys that may still be used."""
+    return {key.id: key.limits for key in keys if key.limits is not None and key.revoked_at is None}
 
 
 def asker_of(key: SavedKey, hashed: KeyHash) -> Asker:
@@ -149,6 +160,7 @@ class KeyDesk:
             models=new.models,
             documents=new.documents,
             admin=new.admin,
+            limits=changed_limits(None, new.limits),
             expires_at=None if new.expires is None else end_of(new.expires, now),
         )
         self._store().add(key, key_hash(secret))
@@ -190,6 +202,14 @@ class KeyDesk:
             raise Conflict(f"The key `{key.id}` has been revoked.", "Make another one.", param="id")
         key = msgspec.structs.replace(key, hint=secret[:HINT])
         return MadeKey(key=key, secret=secret, old_ends_at=now + grace_s)
+
+    def limit(self, key_id: str, asked: Mapping[str, Any] | None) -> SavedKey:
+        """Change the limits that are named; None removes all of them."""
+        key = self.find(key_id)
+        if (ended := end_state(key, time.time())) is not None:
+            raise Conflict(f"The key `{key.id}` has {ended}.", "Make another one.", param="id")
+        self._store().set_limits(key.id, changed_limits(key.limits, asked))
+        return self.find(key_id)
 
     def revoke(self, key_id: str) -> SavedKey:
         """Revoke a key for good, with every secret that it ever had."""

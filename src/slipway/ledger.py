@@ -67,7 +67,7 @@ def cost_of(rates: Rates | None, usage: Usage) -> int | None:
 
     All tokens of a call have the price of the tier that its input reaches, as providers charge
     them. Cached tokens, cache writes, images and reasoning without a price of their own cost what
-    other tokens of their side cost; audio, and images that a model makes, are then unknown.
+    other tokens of their side cost, and writes for an hour what other writes do; audio, and images that a model makes, are then unknown.
     """
     if rates is None:
         return None
@@ -86,7 +86,8 @@ def cost_of(rates: Rates | None, usage: Usage) -> int | None:
         rates.request
         + max(0, usage.input_tokens - special) * rates.input
         + usage.cached_tokens * rates.cached
-        + usage.cache_write_tokens * rates.cache_write
+        + (usage.cache_write_tokens - usage.cache_write_1h_tokens) * rates.cache_write
+        + usage.cache_write_1h_tokens * rates.cache_write_1h
         + usage.audio_input_tokens * (rates.audio_input or 0)
         + usage.image_input_tokens * rates.image_input
         + max(0, usage.output_tokens - made) * rates.output
@@ -108,7 +109,8 @@ def most_cost(rates: Rates | None, input_tokens: int, output_tokens: int) -> int
             break
     return (
         rates.request
-        + input_tokens * max(rates.input, rates.cache_write, rates.image_input)
+        + input_tokens
+        * max(rates.input, rates.cache_write, rates.cache_write_1h, rates.image_input)
         + output_tokens * max(rates.output, rates.reasoning)
     )
 

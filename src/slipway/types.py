@@ -162,7 +162,8 @@ class Usage(Record, frozen=True, kw_only=True):
     """What a provider charges for. `estimated` is true if the provider did not report all of it.
 
     `input_tokens` and `output_tokens` are totals. The other token counts are parts of them: tokens
-    read from the provider's cache, written to it, or given as audio or images are input tokens;
+    read from the provider's cache, written to it, or given as audio or images are input tokens, and
+    those written for an hour (`cache_write_1h_tokens`) are among those written (`cache_write_tokens`);
     reasoning, and audio or images as tokens, are output tokens. `images` were generated and priced
     by the piece; `audio_ms` is the length of audio that is priced by the time.
     """
@@ -171,6 +172,7 @@ class Usage(Record, frozen=True, kw_only=True):
     output_tokens: int = 0
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     audio_input_tokens: int = 0
     image_input_tokens: int = 0
     reasoning_tokens: int = 0

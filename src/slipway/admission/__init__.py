@@ -45,6 +45,7 @@ __all__ = [
     "Meters",
     "Need",
     "SharedLimits",
+    "load_spent",
     "owner_of",
 ]
 KEPT = 10_000  # askers whose meters are remembered; people who sign in may be many
@@ -158,17 +159,34 @@ class Admission(KnownKeys):
         counting. With `shared`, limits hold for several servers. The rest is explained in
         `KnownKeys`.
         """
+        self.meters = meters or Meters()
+        self._limits_of_settings = dict(limits or {})
+        self._limited = self._limits_of_settings
+        self._found: dict[tuple[str, str, str], tuple[Meter, ...]] = {}
+        self._in_force = False
         super().__init__(keys, operator, login=login, table=table, key_required=key_required)
         self.limit = limit
         self.in_flight_total = in_flight_total or InFlight()
         self.in_flight = 0  # answers in progress that began with these settings
-        self.meters = meters or Meters()
         self.shared = shared
-        self._limited = dict(limits or {})
-        self._found: dict[tuple[str, str, str], tuple[Meter, ...]] = {}
+
+    def _merge(self) -> None:
+        """Take over the keys made at run time and their limits; those of the settings come first."""
+        super()._merge()
+        before = self._limited
+        of_keys = {("key", owner): limits for owner, limits in self.table.limits.items()}
+        self._limited = {**of_keys, **self._limits_of_settings}  # type: ignore[dict-item]
+        if self._limited == before:
+            return
+        self._found = {}
+        for scope in {*before, *self._limited} if self._in_force else ():
+            limits = self._limited.get(scope, Allowance())
+            if limits != before.get(scope):
+                self.meters.meter(*scope).set_limits(limits)
 
     def use_limits(self) -> None:
         """Set the limits of the meters; call it when these settings come into force."""
+        self._in_force = True
         for key, meter in self.meters.all.items():
             meter.set_limits(self._limited.get(key, Allowance()))
         for scope, name in self._limited:
@@ -231,6 +249,12 @@ class Admission(KnownKeys):
         """Return the `x-ratelimit-*` headers of a question; none if no limit of it is set."""
         return rate_headers(self.meters_of(asker, app)) if self._limited else ()
 
+    async def hear(self, asker: Asker) -> None:
+        """Hear what other servers use of the limits of a key and its tenant."""
+        if self.shared is not None and self.limits_asker(asker):
+            meters = [meter for meter in self.meters_of(asker, "") if meter.scope != "app"]
+            await self.shared.refresh(meters)
+
     def budgets(self, asker: Asker) -> list[BudgetState]:
         """Return the budgets of a key and its tenant."""
         scopes: tuple[tuple[Scope, str], ...] = (("key", asker.owner), ("tenant", asker.tenant))
@@ -275,31 +299,25 @@ class Admission(KnownKeys):
     @property
     def is_loaded(self) -> bool:
         """Return whether all budgets know what was spent before."""
-        return not any(self._unloaded())
+        return not self.unloaded()
 
-    def _unloaded(self) -> Iterator[Meter]:
-        """Yield the meters with a budget that does not know yet what was spent before."""
-        for scope, allowance in self._limited.items():
-            meter = self.meters.meter(*scope)
-            has_money = (allowance.usd_per_day, allowance.usd_per_month) != (None, None)
-            if has_money and not meter.is_loaded:
-                yield meter
+    def unloaded(self) -> list[Meter]:
+        """Return the meters with a budget that does not know yet what was spent before."""
+        found = [self.meters.meter(*s) for s, each in self._limited.items() if each.has_money]
+        return [meter for meter in found if not meter.is_loaded]
 
-    def load_spent(self, spent: Callable[[Scope, float], Mapping[str, int]]) -> None:
-        """Begin the budgets with what the ledger has: `spent(scope, since)` gives it by name.
 
-        Those that earlier settings had are counted already.
-        """
-        periods = periods_now()
-        for meter in self._unloaded():
-            amounts = [
-                spent(meter.scope, since).get(meter.name, 0)
-                for since in (periods.day, periods.month)
-            ]
-            for budget, amount in zip((meter.day, meter.month), amounts, strict=True):
-                budget.roll(periods)
-                budget.spent = amount
-            meter.is_loaded = True
+def load_spent(meters: Iterable[Meter], spent: Callable[[Scope, float], Mapping[str, int]]) -> None:
+    """Begin budgets with what the ledger has: `spent(scope, since)` gives it by name."""
+    periods = periods_now()
+    found: dict[tuple[Scope, float], Mapping[str, int]] = {}
+    for meter in meters:
+        for budget, since in ((meter.day, periods.day), (meter.month, periods.month)):
+            if (meter.scope, since) not in found:
+                found[meter.scope, since] = spent(meter.scope, since)
+            budget.roll(periods)
+            budget.spent = found[meter.scope, since].get(meter.name, 0)
+        meter.is_loaded = True
 
 
 def budgets_of(meter: Meter) -> Iterator[BudgetState]:

@@ -1,10 +1,10 @@
 -- Decide what several servers together let through: one message of one server, one reply.
 -- KEYS[1] is the hash of servers, the other keys are the hashes of meters. ARGV[1] is the message.
 -- A meter's hash has a record of each server: absolute numbers, so that a message that is lost or
--- that comes twice does no harm. `told` is what a server may use more if it cannot ask: nobody else
--- gets it until that server has heard otherwise.
+-- that comes twice does no harm. `spare` is what a server may use more if it cannot ask: nobody else
+-- gets it until that server has said that it heard otherwise (`allowed` is what it believes now).
 -- Record: seq, at, day, month, stale, requests, tokens, answers, held, day's USD, month's USD,
--- told (requests, tokens, answers, day's USD, month's USD). Amounts are picodollars.
+-- spare (requests, tokens, answers, day's USD, month's USD). Amounts are picodollars.
 -- Lua's numbers are exact up to 2^53: 9,007 USD; above that, to a ten-billionth of the amount.
 
 local DEAD, GRACE, TIGHT, GAP, MINUTE, KEPT = 5000, 2000, 1000, 1500, 61000, 32 * 86400000
@@ -62,9 +62,9 @@ local function merge(meter, entry)
   end
 end
 
--- Add up what the others use, and what they were told.
+-- Add up what the others use, and what is spare for them.
 local function add_up(meter)
-  local others, told = {0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0}
+  local others, spare = {0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0}
   for name, r in pairs(meter.records) do
     local is_alive = alive(r[2])
     if name == me then
@@ -76,7 +76,7 @@ local function add_up(meter)
       end
       if is_alive then
         others[3] = others[3] + r[8]
-        for i = 1, 5 do told[i] = told[i] + r[11 + i] end
+        for i = 1, 5 do spare[i] = spare[i] + r[11 + i] end
       end
       local lost = is_alive and 0 or r[9]  -- what it held may be spent; if it comes back, it says
       others[4] = others[4] + r[9] - lost
@@ -85,7 +85,7 @@ local function add_up(meter)
       if r[5] == 1 and now - r[2] < GRACE then meter.unsure = true end
     end
   end
-  meter.others, meter.told = others, told
+  meter.others, meter.spare = others, spare
 end
 
 -- Begin with what the ledger has, unless the servers here have spent as much.
@@ -143,7 +143,7 @@ local function decide(asked)
       if more > 0 then
         local after = meter.all[r] + own(meter, r) + more
         if after > cap then return {1, number, r} end
-        if after + meter.told[r] > cap then
+        if after + meter.spare[r] > cap then
           redis.call('HSET', meter.key, 'tight', now)
           meter.tight, found = now, {2, number, r}
         end
@@ -163,22 +163,29 @@ local function share(meter, r)
   local cap = meter.entry.caps[r]
   if cap < 0 or meter.unsure or not meter.entry.share or now - meter.tight < TIGHT then return 0 end
   local left = cap - meter.all[r] - own(meter, r)
-  return math.max(0, math.floor(math.min(left - meter.told[r], left / count)))
+  return math.max(0, math.floor(math.min(left - meter.spare[r], left / count)))
 end
 
 local replies = {}
 for i, meter in ipairs(meters) do
   if meter.lost then replies[i] = {lost = true}
   else
-    local told, mine = {}, meter.own
-    for r = 1, 5 do told[r] = share(meter, r) end
+    local spare, mine = {}, meter.own
+    for r = 1, 5 do spare[r] = share(meter, r) end
+    local kept, believes = {}, meter.entry.allowed
+    for r = 1, 5 do
+      kept[r] = spare[r]
+      if believes and meter.entry.caps[r] >= 0 then
+        kept[r] = math.max(kept[r], believes[r] - own(meter, r))
+      end
+    end
     save(meter, me, {
       message.seq, now, day, month, 0, mine[1], mine[2], mine[3], mine[4], mine[5], mine[6],
-      told[1], told[2], told[3], told[4], told[5],
+      kept[1], kept[2], kept[3], kept[4], kept[5],
     })
     local others = meter.others
     others[5], others[6] = others[5] + meter.base[2], others[6] + meter.base[4]
-    replies[i] = {others = others, held_back = meter.told, told = told, own = mine}
+    replies[i] = {others = others, held_back = meter.spare, spare = spare, own = mine}
     if message.full then
       meter.records[me] = nil
       replies[i].base = meter.base

@@ -47,7 +47,7 @@ class Settled:
 
     def _emit(self, error: BaseException | None) -> None:
         if isinstance(error, SlipwayError):
-            self.tally.error = error.code
+            self.tally.error = type(error).code  # a provider's own code could be anything
         elif isinstance(error, asyncio.CancelledError):
             self.tally.error = self.if_cancelled
         elif error is not None:  # a defect, whatever its class, must not be counted as a success

@@ -57,5 +57,5 @@ def untimed(name: str) -> StageTimer:
 def code_of(error: BaseException) -> str:
     """Return the code under which a stage's error is known."""
     if isinstance(error, SlipwayError):
-        return error.code
+        return type(error).code
     return "cancelled" if isinstance(error, asyncio.CancelledError) else InternalError.code

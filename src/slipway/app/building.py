@@ -3,14 +3,14 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.routing import Router
 
-from slipway.admission import Admission, InFlight, Meters, SharedLimits
-from slipway.admission.limits import Scope
+from slipway.admission import Admission, InFlight, Meters, SharedLimits, load_spent
+from slipway.admission.limits import Meter, Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.alerting import Alerting
@@ -28,13 +28,13 @@ from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
 from slipway.routing import Health, healths_of
-from slipway.settings import Settings
+from slipway.settings import Allowance, Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.service import ServiceReports
+from slipway.telemetry.service import ServiceReports, goals_of
 from slipway.types import (
     Answered,
     AttemptDone,
@@ -125,6 +125,7 @@ class Assembly:
         compiled = self.compile(settings, None)
         compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
+        self.key_watch.before_use = self.load_key_budgets
         self.telemetry = self.count_answers()
         self.watch_engines(settings)
         self.sampling = self.sample_metrics()
@@ -209,13 +210,21 @@ class Assembly:
 
     def load_spent(self, admission: Admission) -> bool:
         """Begin new budgets with what the ledger has; False if it cannot be read now."""
+        return self._load(admission.unloaded())
 
+    def load_key_budgets(self, limits: Mapping[str, Allowance]) -> None:
+        """Begin the budgets of keys made at run time, before their limits are in force."""
+        meters = self.carried.meters
+        found = [meters.meter("key", owner) for owner, each in limits.items() if each.has_money]
+        self._load([meter for meter in found if not meter.is_loaded])
+
+    def _load(self, meters: Sequence[Meter]) -> bool:
         def spent(scope: Scope, since: float) -> dict[str, int]:
             self.ledger.recover(FLUSH_S)
             return self.records().ledger.spent(scope, since)
 
         try:
-            admission.load_spent(spent)
+            load_spent(meters, spent)
         except StoreError as error:
             log.warning("the budgets cannot be loaded (%s): their keys wait for the store", error)
             return False
@@ -347,10 +356,16 @@ class Assembly:
 
     def operations_routes(self) -> list[ApiRoute]:
         """Return the routes of the operations page; none if this process keeps no history."""
-        if self.sampling is None:
+        if self.sampling is None or self.alerting is None:
             return []
-        service = ServiceReports(self.sampling.history)
-        routes = OperationsRoutes(self.current, self.telemetry, service, self.records, self.traces)
+        routes = OperationsRoutes(
+            self.current,
+            self.telemetry,
+            ServiceReports(self.sampling.history, lambda: goals_of(self.current.settings.slo)),
+            self.records,
+            self.traces,
+            self.alerting.report,
+        )
         routes.workers = self.workers()
         return routes.paths()
 

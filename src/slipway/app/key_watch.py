@@ -2,12 +2,14 @@
 
 import logging
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import msgspec
 
 from slipway.app.stores import LazyRecords, write_private
-from slipway.keys import KeyTable
+from slipway.keys import KeyTable, limits_in
+from slipway.settings import Allowance
 from slipway.store import KeyHash, SavedKey, StoreError, is_local
 from slipway.types import Record
 
@@ -29,12 +31,14 @@ class KeyWatch:
     """Read the keys again whenever their version in the store has changed.
 
     While the store cannot be read, the keys stay as they were: `why_down` says why. A server that
-    starts then takes the copy that the last one left on this machine.
+    starts then takes the copy that the last one left on this machine. `before_use` is called with
+    the limits of keys before they are in force.
     """
 
     def __init__(self, records: LazyRecords, table: KeyTable) -> None:
         self.records, self.table = records, table
         self.why_down: str | None = None
+        self.before_use: Callable[[Mapping[str, Allowance]], None] = lambda limits: None
         local = is_local(records.settings)  # a file can be read, whoever has locked it
         self._copy = None if local else records.folder / COPY
         self._stop = threading.Event()
@@ -62,6 +66,7 @@ class KeyWatch:
         self.records.read_secret()
 
     def _take(self, found: KeysCopy) -> None:
+        self.before_use(limits_in(found.keys))
         self.table.replace(found.version, found.keys, found.hashes)
         if self._copy is not None:
             write_private(self._copy, msgspec.json.encode(found))

@@ -22,7 +22,7 @@ from slipway.app.sampling import Sampling
 from slipway.app.stores import LazyStore
 from slipway.cache import Selection
 from slipway.routing import Route
-from slipway.settings import Settings
+from slipway.settings import Allowance, Settings
 from slipway.settings.live import LiveSettings, problems_of
 from slipway.settings.loading import Loaded
 from slipway.store import Store
@@ -210,6 +210,9 @@ class FollowerAssembly(WorkerAssembly):
 
     async def read_metrics(self) -> None:
         """Read nothing: the first worker does, and says it when the metrics are scraped."""
+
+    def load_key_budgets(self, limits: Mapping[str, Allowance]) -> None:
+        """Load nothing, like `load_budgets`."""
 
     def load_pace(self) -> None:
         """Load nothing: sections are written by the first worker."""

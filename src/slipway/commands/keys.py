@@ -1,8 +1,8 @@
-"""`slipway keys`: make, list, replace and revoke keys."""
+"""`slipway keys`: make, list, limit, replace and revoke keys."""
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +16,34 @@ from slipway.app.loading import load_settings
 from slipway.app.stores import records_of
 from slipway.commands.options import CONFIG, JSON
 from slipway.errors import SettingsError
+from slipway.key_limits import AT_LIMIT, FIELDS, changed_limits, described
 from slipway.keys import GRACE, KeyDesk, MadeKey, NewKey, end_state, key_hash, new_secret
-from slipway.settings import Flags
+from slipway.settings import Allowance, Flags
 from slipway.store import SavedKey
 from slipway.terminal import printable
 
 _ID = click.argument("key_id", metavar="ID")
+_LIMITS = {
+    "rpm": ("N", "Answers in any 60 seconds."),
+    "tpm": ("N", "Tokens of models' calls in any 60 seconds."),
+    "answers": ("N", "Answers in progress at a time."),
+    "usd_per_day": ("USD", "Money for models' calls in a day (UTC)."),
+    "usd_per_month": ("USD", "Money for models' calls in a calendar month (UTC)."),
+    "at_limit": ("WHAT", f"What happens at the limit: {', '.join(AT_LIMIT)}."),
+}
+
+
+def with_limits(function: Callable[..., None]) -> Callable[..., None]:
+    """Add an option for each limit."""
+    for name, (metavar, says) in reversed(_LIMITS.items()):
+        option = click.option(f"--{name.replace('_', '-')}", metavar=metavar, help=says)
+        function = option(function)
+    return function
 
 
 @click.group("keys")
 def command() -> None:
-    """Make, list, replace and revoke API keys.
+    """Make, list, limit, replace and revoke API keys.
 
     Keys are kept in the store, as hashes. A running server uses a change within a second.
     """
@@ -48,6 +65,7 @@ def command() -> None:
 @click.option("--documents", is_flag=True, help="It may add and remove documents.")
 @click.option("--admin", is_flag=True, help="It may manage keys through /v1/keys.")
 @click.option("--expires", metavar="WHEN", help="After `90d`, or at the end of `2027-01-31` (UTC).")
+@with_limits
 @click.option("--line", is_flag=True, help="Save nothing: print a line for the settings file.")
 @JSON
 def create(config: Path | None, line: bool, as_json: bool, **asked: Any) -> None:
@@ -61,7 +79,8 @@ def create(config: Path | None, line: bool, as_json: bool, **asked: Any) -> None
         if not all(value.strip() for value in values):
             raise SettingsError([f"--{option.removesuffix('s')}: it is empty; name one"])
     names = {name: asked[name] or None for name in ("apps", "models")}
-    new = NewKey(**{**asked, **names})
+    limits = limits_asked(asked)
+    new = NewKey(**{**asked, **names}, limits=limits or None)
     if line:
         click.echo(settings_line(new))
         return
@@ -92,6 +111,32 @@ def show(key_id: str, config: Path | None, as_json: bool) -> None:
     with desk(config) as keys:
         key = keys.find(key_id)
     click.echo(in_json(shown(key)) if as_json else "\n".join(lines(key)))
+
+
+@command.command("limit")
+@_ID
+@CONFIG
+@with_limits
+@click.option("--no-limits", is_flag=True, help="Remove all limits of the key.")
+@JSON
+def limit(key_id: str, config: Path | None, no_limits: bool, as_json: bool, **asked: Any) -> None:
+    """Change the limits of a key; `none` removes one. What is not named stays.
+
+    \b
+    slipway keys limit key-5a595b61fd41 --rpm 60 --usd-per-day 5
+    """
+    limits = limits_asked(asked)
+    if bool(limits) == no_limits:
+        raise SettingsError(["name at least one limit, such as `--rpm 60`, or `--no-limits` alone"])
+    with desk(config) as keys:
+        key = keys.limit(key_id, None if no_limits else limits)
+    click.echo(in_json(shown(key)) if as_json else "\n".join(lines(key)))
+
+
+def limits_asked(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the limits among the options, and take them out."""
+    found = {name: asked.pop(name) for name in FIELDS}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @command.command("rotate")
@@ -143,6 +188,10 @@ def settings_line(new: NewKey) -> str:
     entry |= {"groups": list(new.groups)} if new.groups else {}
     if apps := [*(new.apps or ()), *(new.models or ())]:
         entry["apps"] = apps
+    if (limits := changed_limits(None, new.limits)) is not None:
+        unset = msgspec.to_builtins(Allowance())
+        plain = msgspec.to_builtins(limits)  # amounts as text
+        entry["limits"] = {name: value for name, value in plain.items() if value != unset[name]}
     entry |= {name: True for name in ("documents", "admin") if getattr(new, name)}
     return (
         f"key, to hand out (it is shown only now):\n  {key}\n\n"
@@ -177,9 +226,13 @@ def table(keys: list[SavedKey]) -> Iterator[str]:
     if not keys:
         yield "There are no keys in the store; `slipway keys create` makes one."
         return
-    rows = [("ID", "KEY", "NAME", "TENANT", "MAY CALL", "ENDS")]
+    rows = [("ID", "KEY", "NAME", "TENANT", "MAY CALL", "LIMITS", "ENDS")]
     rows += [
-        (key.id, f"{key.hint}…", key.name, key.tenant, may_call(key), ends(key)) for key in keys
+        (
+            *(key.id, f"{key.hint}…", key.name, key.tenant, may_call(key)),
+            *(", ".join(described(key.limits)), ends(key)),
+        )
+        for key in keys
     ]
     cells = [[printable(cell, one_line=True) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -198,6 +251,7 @@ def lines(key: SavedKey) -> Iterator[str]:
         ("may call", may_call(key)),
         ("documents", "may add and remove them" if key.documents else ""),
         ("admin", "may manage keys" if key.admin else ""),
+        ("limits", ", ".join(described(key.limits))),
         ("made", moment(key.created_at)),
         ("ends", ends(key)),
     ):

@@ -27,6 +27,7 @@ class Rates(Record, frozen=True, kw_only=True):
     output: int
     cached: int
     cache_write: int
+    cache_write_1h: int
     image_input: int
     reasoning: int
     audio_input: int | None = None
@@ -75,12 +76,14 @@ def _rates(price: Price, source: str, times: Decimal, above: int = 0) -> Rates:
         return whole(usd * times * PICO)
 
     plain, written = token(price.input), token(price.output)
+    kept = plain if price.cache_write is None else token(price.cache_write)
     return Rates(
         source=source,
         input=plain,
         output=written,
         cached=plain if price.cached_input is None else token(price.cached_input),
-        cache_write=plain if price.cache_write is None else token(price.cache_write),
+        cache_write=kept,
+        cache_write_1h=kept if price.cache_write_1h is None else token(price.cache_write_1h),
         image_input=plain if price.image_input is None else token(price.image_input),
         reasoning=written if price.reasoning is None else token(price.reasoning),
         audio_input=None if price.audio_input is None else token(price.audio_input),

@@ -12,11 +12,15 @@ NO_END = frozenset({"", "null", "none"})  # finish reasons that some servers sen
 THINKING = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 NOT_TEXT = ("tool_calls", "function_call", "audio")  # another model cannot continue these
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+TOTALS = frozenset({*COUNTS, "input_tokens", "output_tokens"})
 ASKED = ("prompt_tokens_details", "input_tokens_details")
 MADE = ("completion_tokens_details", "output_tokens_details")
 # what providers call tokens read from their cache, and written to it
 CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
 WRITTEN = (*("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens"),)
+# where Anthropic and LiteLLM part the written tokens by how long they are kept
+PARTED = ("cache_creation", "cache_creation_token_details")
+KEPT_5M, KEPT_1H = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
 SAID = (*THINKING, *NOT_TEXT, "content", "refusal")
 
 
@@ -121,7 +125,7 @@ def usage_in(sent: dict[str, Any] | None) -> Usage | None:
         prompt, output = count(sent, "input_tokens"), count(sent, "output_tokens")
     prompt, output, total = prompt or 0, output or 0, sent.get("total_tokens") or 0
     asked, made = (details(sent, names) for names in (ASKED, MADE))
-    if asked is None and made is None and len(sent) <= len(COUNTS):  # nothing but the totals
+    if asked is None and made is None and sent.keys() <= TOTALS:
         thoughts = max(0, total - prompt - output) if total and prompt else 0
         return Usage(
             input_tokens=prompt, output_tokens=output + thoughts, reasoning_tokens=thoughts
@@ -129,7 +133,10 @@ def usage_in(sent: dict[str, Any] | None) -> Usage | None:
     asked, made = asked or {}, made or {}
     cached = first_count((asked, "cached_tokens"), *((sent, name) for name in CACHED))
     written = first_count(*((at, name) for at in (asked, sent) for name in WRITTEN))
-    if by_anthropic and any(name in sent for name in (*CACHED, *WRITTEN)):
+    parted = details(sent, PARTED) or details(asked, PARTED) or {}
+    for_an_hour = count(parted, KEPT_1H)
+    written = written or count(parted, KEPT_5M) + for_an_hour
+    if by_anthropic and any(name in sent for name in (*CACHED, *WRITTEN, *PARTED)):
         prompt += cached + written
     thoughts = count(made, "reasoning_tokens")
     beyond = total - prompt - output if total and prompt else 0
@@ -140,6 +147,7 @@ def usage_in(sent: dict[str, Any] | None) -> Usage | None:
         output_tokens=output,
         cached_tokens=min(cached, prompt),
         cache_write_tokens=min(written, prompt),
+        cache_write_1h_tokens=min(for_an_hour, written, prompt),
         audio_input_tokens=count(asked, "audio_tokens"),
         image_input_tokens=count(asked, "image_tokens"),
         reasoning_tokens=min(thoughts, output),

@@ -133,24 +133,48 @@ def saved_keys(settings: Settings) -> list[SavedKey]:
 
 async def limits(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
     """Say whether anything limits what a key can spend."""
-    set_limits = [each for _, each in allowances(deployment.settings)]
+    settings = deployment.settings
+    set_limits = [each for _, each in allowances(settings)]
     money = [each for each in set_limits if each.usd_per_day or each.usd_per_month]
     looked_at = "`limits` of keys, tenants and apps"
-    if not deployment.settings.models:
+    if not settings.models:
         return []
-    if money:
-        others = counted(len(set_limits) - len(money), "other limit")
-        says = f"Limits: {counted(len(money), 'budget')} and {others}."
+    if not money:
+        says = "No budget is set" if set_limits else "No limit is set"
+        return [
+            CheckRow(
+                name="limits",
+                looked_at=looked_at,
+                state="amber",
+                says=f"{says}: one key can spend without end.",
+                do=("Add `limits: {usd_per_month: 200, rpm: 60}` to keys, tenants or apps.",),
+            )
+        ]
+    others = counted(len(set_limits) - len(money), "other limit")
+    says = f"Limits: {counted(len(money), 'budget')} and {others}."
+    free = unlimited(settings)
+    if not free:
         return [CheckRow(name="limits", looked_at=looked_at, state="green", says=says)]
-    says = "No budget is set" if set_limits else "No limit is set"
     return [
         CheckRow(
             name="limits",
             looked_at=looked_at,
             state="amber",
-            says=f"{says}: one key can spend without end.",
-            do=("Add `limits: {usd_per_month: 200, rpm: 60}` to keys, tenants or apps.",),
+            says=f"{says} Neither {', '.join(free)} nor a tenant of theirs has any.",
+            do=("Add `limits` to these keys, or to their tenants.",),
         )
+    ]
+
+
+def unlimited(settings: Settings) -> list[str]:
+    """Return the places of keys that nothing limits, if some app may be asked without a limit."""
+    if settings.apps and all(app.limits is not None for app in settings.apps.values()):
+        return []
+    limited = {name for name, tenant in settings.tenants.items() if tenant.limits is not None}
+    return [
+        f"keys[{number}]"
+        for number, key in enumerate(settings.keys)
+        if key.limits is None and key.tenant not in limited
     ]
 
 

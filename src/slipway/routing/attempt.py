@@ -210,7 +210,8 @@ class Attempt:
         if not self.began and self.reserved:
             self.context.release(self.reserved)
         if self.began and not isinstance(error, ModelBusy):
-            code = error.code if error is not None else CANCELLED if cancelled else None
+            # a provider's own code could be anything: records have that of the kind of error
+            code = type(error).code if error is not None else CANCELLED if cancelled else None
             self.took = self._took(error, code)
             cost = self.context.charge(self.took)
             self.context.emit(self._record(self.took, error, cost, used=used))

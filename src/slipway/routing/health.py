@@ -196,7 +196,7 @@ class Health:
             ProviderKey if isinstance(error, ProviderKey) else ProviderDown,
         )
         log.warning(
-            "model %s is taken out of use until a probe reaches it: %s", self.name, error.what
+            "model %s is taken out of use until a probe reaches it: %s", self.name, error.ours
         )
         self._start_probing()
         return True

@@ -29,6 +29,7 @@ TYPE_WORDS = {
     "`int`": "a whole number",
     "`float`": "a number",
     "`bool`": "`true` or `false`",
+    "`bool | null`": "`true` or `false`",
     "`object`": "a mapping",
     "`null`": "nothing",
     "`str | null`": "text, in quotes if it is a number",

@@ -100,6 +100,7 @@ class PriceTier(Branch, frozen=True, kw_only=True):
     output: Annotated[Decimal | None, Meta(description="USD per million output tokens")] = None
     cached_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     cache_write: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    cache_write_1h: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     reasoning: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     audio_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
     audio_output: Annotated[Decimal | None, Meta(description="as in `price`")] = None
@@ -124,6 +125,13 @@ class Price(Branch, frozen=True, kw_only=True):
         Meta(
             description="USD per million input tokens written to the provider's cache; "
             "default: as `input`"
+        ),
+    ] = None
+    cache_write_1h: Annotated[
+        Decimal | None,
+        Meta(
+            description="USD per million input tokens written to the provider's cache for an hour; "
+            "default: as `cache_write`"
         ),
     ] = None
     reasoning: Annotated[
@@ -510,6 +518,10 @@ class Allowance(Branch, frozen=True, kw_only=True):
         ),
     ] = "refuse"
 
+    @property
+    def has_money(self) -> bool:
+        return (self.usd_per_day, self.usd_per_month) != (None, None)
+
 
 class TenantSettings(Branch, frozen=True, kw_only=True):
     limits: Annotated[
@@ -786,8 +798,9 @@ class Settings(Branch, frozen=True, kw_only=True):
     shared: Annotated[
         str | None,
         Meta(
-            description="Redis that several servers share, as `redis://HOST:PORT/DB`; they answer "
-            "without it, too. Needs the extra `redis`"
+            description="Redis that several servers share, as `redis://HOST:PORT/DB`: kept answers, "
+            "and limits, which then hold for all together. They answer without it, too. Needs the "
+            "extra `redis`"
         ),
     ] = None
     ocr: Annotated[

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from slipway.ledger import LedgerRow
+from slipway.settings import Allowance
 from slipway.types import Answered, Record, RuleUsed
 
 
@@ -212,6 +213,7 @@ class SavedKey(Record, frozen=True, kw_only=True):
     models: tuple[str, ...] | None = None
     documents: bool = False
     admin: bool = False
+    limits: Allowance | None = None
     expires_at: float | None = None
     revoked_at: float | None = None
 
@@ -242,6 +244,9 @@ class Keys(Protocol):
         """Accept another hash for the key, and the ones before until `old_ends_at` at the latest.
         Return False if there is no such key, or it was revoked.
         """
+
+    def set_limits(self, key_id: str, limits: Allowance | None) -> bool:
+        """Replace the limits of a key. Return False if there is no such key, or it was revoked."""
 
     def revoke(self, key_id: str, at: float) -> bool:
         """Revoke a key; a key that was revoked before keeps its time. False if there is none."""

@@ -3,12 +3,15 @@
 import json
 from typing import Any
 
+import msgspec
+
+from slipway.settings import Allowance
 from slipway.store.contract import KeyHash, SavedKey
 from slipway.store.database import Database, Transaction
 
 _COLUMNS = (
     *("id", "name", "tenant", "groups", "apps", "models", "documents", "admin"),
-    *("created_at", "expires_at", "revoked_at"),
+    *("created_at", "expires_at", "revoked_at", "limits"),
 )
 _ADD = (
     f"INSERT INTO keys ({', '.join(_COLUMNS)}) "  # noqa: S608 - names, never values
@@ -21,6 +24,7 @@ _HASHES = "SELECT hash, key_id, ends_at, hint FROM key_hashes ORDER BY created_a
 _END_OTHERS = """UPDATE key_hashes SET ends_at = ?
     WHERE key_id = ? AND (ends_at IS NULL OR ends_at > ?)"""
 _REVOKE = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
+_LIMIT = "UPDATE keys SET limits = ? WHERE id = ? AND revoked_at IS NULL"
 _VERSION = "SELECT number FROM versions WHERE name = 'keys'"
 _CHANGED = "UPDATE versions SET number = number + 1 WHERE name = 'keys'"
 
@@ -52,6 +56,7 @@ class SqlKeys:
             "models": _text(key.models),
             "documents": int(key.documents),
             "admin": int(key.admin),
+            "limits": _limits_text(key.limits),
         }
         with self._database.transaction(durable=True) as db:
             db.execute(_ADD, row)
@@ -69,6 +74,13 @@ class SqlKeys:
             db.execute(_ADD_HASH, (digest, key_id, hint, at))
             db.execute(_CHANGED)
         return True
+
+    def set_limits(self, key_id: str, limits: Allowance | None) -> bool:
+        with self._database.transaction(durable=True) as db:
+            changed: bool = db.execute(_LIMIT, (_limits_text(limits), key_id)).rowcount > 0
+            if changed:
+                db.execute(_CHANGED)
+        return changed
 
     def revoke(self, key_id: str, at: float) -> bool:
         with self._database.transaction(durable=True) as db:
@@ -91,6 +103,14 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(json.loads(text))
 
 
+def _limits_text(limits: Allowance | None) -> str | None:
+    return None if limits is None else msgspec.json.encode(limits).decode()
+
+
+def _limits(text: str | None) -> Allowance | None:
+    return None if text is None else msgspec.json.decode(text, type=Allowance)
+
+
 def _key(row: dict[str, Any], hint: str) -> SavedKey:
     lists = {"groups": _names(row["groups"]) or (), "apps": _names(row["apps"])}
     return SavedKey(
@@ -101,5 +121,6 @@ def _key(row: dict[str, Any], hint: str) -> SavedKey:
             "documents": bool(row["documents"]),
             "admin": bool(row["admin"]),
             "hint": hint,
+            "limits": _limits(row["limits"]),
         }
     )

@@ -100,6 +100,10 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
             source TEXT NOT NULL, id TEXT NOT NULL, state BLOB NOT NULL, PRIMARY KEY (source, id)
         )""",
     ),
+    9: (
+        "ALTER TABLE keys ADD COLUMN limits TEXT",  # JSON; NULL if there are none
+        "ALTER TABLE ledger ADD COLUMN cache_write_1h_tokens INTEGER NOT NULL DEFAULT 0",
+    ),
 }
 SERVED_BY_AT = {"answers": 6, "feedback": 9}  # position of the column `served_by`
 LATEST = max(MIGRATIONS)

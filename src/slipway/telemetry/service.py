@@ -220,7 +220,7 @@ def model_reasons(states: Mapping[str, str]) -> Iterable[ServiceReason]:
             code="no_model", level="red", text="No model takes calls now.", names=broken
         )
     else:
-        text = f"These models take no calls now; others answer: {', '.join(broken)}."
+        text = f"These models take no calls now: {', '.join(broken)}."
         yield ServiceReason(code="models_down", level="amber", text=text, names=broken)
 
 
@@ -245,7 +245,7 @@ def dependency_reasons(
         text = f"{lost} rows of the ledger or of feedback were lost."
         yield ServiceReason(code="lost", level="red", text=text, count=lost)
     if full := tuple(sorted(name for name, share in spent.items() if share >= 1)):
-        text = f"These budgets are spent, and their questions are refused: {', '.join(full)}."
+        text = f"These budgets are spent: {', '.join(full)}."
         yield ServiceReason(code="budget_spent", level="amber", text=text, names=full)
     if near := tuple(sorted(name for name, share in spent.items() if SPENT <= share < 1)):
         text = f"These budgets are spent to {SPENT:.0%} or more: {', '.join(near)}."

@@ -27,6 +27,7 @@ from slipway.errors import (
     TooLarge,
     Unauthorized,
     UnsupportedMedia,
+    log_text,
 )
 from slipway.login import Person, SignIn, sign_in_of
 from slipway.login.sessions import Sealer
@@ -266,7 +267,7 @@ class Guard:
             return
         ref = exchange.ref = ref_of(exchange) or new_id("ref")
         if error.status >= 500:
-            log.warning("%s: %s (%s)", ref, error.what, error.code)
+            log.warning("%s: %s", ref, log_text(error))
         else:  # the message may quote the request, which stays out of the log
             log.info(
                 "%s: %s %r was rejected: %d (%s)",

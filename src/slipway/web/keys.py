@@ -1,4 +1,4 @@
-"""The routes of keys: an admin key makes, lists, replaces and revokes them."""
+"""The routes of keys: an admin key makes, lists, limits, replaces and revokes them."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,11 +25,18 @@ KEY = fields(object=one_of("key"), id=TEXT, name=TEXT, tenant=TEXT)
 MADE = fields(object=one_of("key"), id=TEXT, key=TEXT)
 
 
+class ChangeRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """`limits` changes the fields that it has; null removes one, or all."""
+
+    limits: dict[str, Any] | None
+
+
 class RotateRequest(msgspec.Struct, forbid_unknown_fields=True):
     grace: str = GRACE
 
 
 decode_new = msgspec.json.Decoder(NewKey).decode
+decode_change = msgspec.json.Decoder(ChangeRequest).decode
 decode_rotate = msgspec.json.Decoder(RotateRequest).decode
 
 
@@ -63,6 +70,13 @@ class KeyRoutes:
         body = await self.guard().body(request.scope, request.receive, MAX_KB)
         grace = parse_json(body, decode_rotate).grace
         return reply(made(await self.change(lambda: self.desk.rotate(wanted, grace))))
+
+    async def limit(self, request: Request) -> Response:
+        check_admin(request)
+        wanted = request.path_params["id"]
+        body = await self.guard().body(request.scope, request.receive, MAX_KB)
+        limits = parse_json(body, decode_change).limits
+        return reply(shown(await self.change(lambda: self.desk.limit(wanted, limits))))
 
     async def revoke(self, request: Request) -> Response:
         check_admin(request)
@@ -108,6 +122,17 @@ class KeyRoutes:
                 self.one,
                 methods=["GET"],
                 does=Operation(about="one of them", returns=KEY, errors=(*ERRORS, NotFound)),
+            ),
+            ApiRoute(
+                one,
+                self.limit,
+                methods=["PATCH"],
+                does=Operation(
+                    about="changes its limits",
+                    body=ChangeRequest,
+                    returns=KEY,
+                    errors=(*ERRORS, NotFound, Conflict),
+                ),
             ),
             ApiRoute(
                 one,

@@ -5,7 +5,7 @@ import logging
 import time
 
 from slipway.answer import Facts
-from slipway.errors import SlipwayError
+from slipway.errors import SlipwayError, log_text
 from slipway.types import Language
 from slipway.web.cache_headers import cache_headers
 from slipway.web.exchange import STATUS_LINES, Exchange, header_lines
@@ -100,7 +100,7 @@ class HttpResponseWriter:
 
     async def fail(self, error: SlipwayError, language: Language) -> None:
         """End the stream with an error event and no `[DONE]`: the headers were already sent."""
-        log.warning("%s: %s (%s)", self.ref, error.what, error.code)
+        log.warning("%s: %s", self.ref, log_text(error))
         await self.write(sse(envelope(error, self.ref, language)))
         self.end()
 

@@ -22,6 +22,7 @@ from slipway.errors import (
     NotFound,
     SlipwayError,
     Stopping,
+    log_text,
 )
 from slipway.types import Done, Event, Question
 from slipway.web.wire import event_sse, failed_event
@@ -143,7 +144,7 @@ class Run:
     def tell(self, error: SlipwayError) -> None:
         """Log an error. A refusal may quote the question, so that only its code is logged."""
         if error.status >= 500:
-            log.warning("%s: %s (%s)", self.question.id, error.what, error.code)
+            log.warning("%s: %s", self.question.id, log_text(error))
         elif not isinstance(error, Cancelled):
             log.info("%s: rejected: %d (%s)", self.question.id, error.status, type(error).code)
 

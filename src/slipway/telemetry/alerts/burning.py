@@ -22,6 +22,7 @@ from slipway.telemetry.alerts.expressions import (
     Expression,
     Increase,
     Number,
+    Otherwise,
     Where,
     shared_part,
 )
@@ -107,7 +108,8 @@ Window = tuple[
 
 def without(good: Increase, whole: Increase) -> Window:
     """Return the window of an objective that counts the good ones."""
-    bad = Arithmetic(left=whole, operator="-", right=good)
+    counted = Otherwise(inner=good, number=0)
+    bad = Arithmetic(left=whole, operator="-", right=counted)
     rest = Arithmetic(left=Number(number=1), operator="-", right=shared_part(good, whole))
     return bad, whole, rest
 

@@ -49,7 +49,8 @@ class AlertState(msgspec.Struct, kw_only=True):
 class Evaluator:
     """The states of all alerts, moved on by `step`."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_s: float = KEEP_S) -> None:
+        self.keep_s = keep_s
         self.states: dict[str, AlertState] = {}
         self.rules: list[AlertRule] = []
         self.evaluated_at = 0.0
@@ -124,7 +125,7 @@ class Evaluator:
         """Move on a state whose condition does not hold now."""
         if state.phase == "pending":
             del self.states[state.id]
-        elif state.phase == "firing" and now - state.true_at >= KEEP_S:
+        elif state.phase == "firing" and now - state.true_at >= self.keep_s:
             state.phase, state.ended_at = "resolved", now
         elif state.phase == "resolved" and now - (state.ended_at or now) > REMEMBERED_S:
             del self.states[state.id]

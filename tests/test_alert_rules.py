@@ -1,0 +1,68 @@
+"""Test each alert as a rule of Prometheus and by Slipway's own evaluator: it fires, is silent, ends."""
+
+from pathlib import Path
+
+import pytest
+
+from alert_cases import SETTINGS, all_cases
+from alert_mutants import mutants
+from alert_rules import own_problems, promtool_problems
+from slipway.telemetry.alerts.definitions import DEFINITIONS, rules_of
+
+CASES = all_cases()
+RULES = rules_of(SETTINGS)
+ALERTS = [definition.name for definition in DEFINITIONS]
+
+
+def test_every_alert_has_cases_in_which_it_fires_and_is_silent() -> None:
+    assert {rule.name for rule in RULES} == set(ALERTS), "the settings ask for every alert"
+    for name in ALERTS:
+        seen = {fires for case in CASES if case.name == name for _, fires in case.moments}
+        assert seen == ({True} if name == "Watchdog" else {True, False}), name
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_fires_and_is_silent_in_prometheus(name: str, tmp_path: Path) -> None:
+    rules = [rule for rule in RULES if rule.name == name]
+    problems = promtool_problems(rules, [case for case in CASES if case.name == name], tmp_path)
+    assert not problems, problems
+
+
+@pytest.mark.parametrize("name", [d.name for d in DEFINITIONS if not d.only_prometheus])
+def test_slipway_itself_comes_to_the_same(name: str) -> None:
+    rules = [rule for rule in RULES if rule.name == name]
+    cases = [case for case in CASES if case.name == name]
+    problems = [problem for case in cases for problem in own_problems(rules, case)]
+    assert not problems, "\n".join(problems)
+
+
+def survivors(name: str, folder: Path, every: int = 1, first: int = 0) -> tuple[int, list[str]]:
+    """Return how many changed rules of an alert were tried, and which of them no case noticed."""
+    rules = [rule for rule in RULES if rule.name == name]
+    cases = [case for case in CASES if case.name == name]
+    changed = [
+        (says, [*rules[:number], mutant, *rules[number + 1 :]])
+        for number, rule in enumerate(rules[-1:], len(rules) - 1)
+        for says, mutant in mutants(rule)
+    ][first::every]
+    left = [says for says, some in changed if not promtool_problems(some, cases, folder)]
+    return len(changed), [f"{name}: {says}" for says in left]
+
+
+def test_a_threshold_or_window_that_is_a_fifth_off_fails_a_case(tmp_path: Path) -> None:
+    """Try one change of each of some alerts; the whole is `test_almost_every_change_is_noticed`."""
+    sample = ["AvailabilityBurnFast", "TimePerToken", "FallbackShare", "RowsLost", "QueueAge"]
+    for number, name in enumerate(sample):
+        tried, left = survivors(name, tmp_path, every=7, first=number)
+        assert tried
+        assert not left
+
+
+@pytest.mark.soak
+def test_almost_every_change_is_noticed(tmp_path: Path) -> None:
+    tried, left = 0, list[str]()
+    for name in ALERTS:
+        count, missed = survivors(name, tmp_path)
+        tried, left = tried + count, [*left, *missed]
+    print(f"{tried - len(left)} of {tried} changes are noticed; not these: {left}")  # noqa: T201
+    assert len(left) <= 0.1 * tried
