@@ -517,7 +517,7 @@ def models_down() -> list[AlertCase]:
     zone = {"qwen": up, "qwen-sg": down, "flash-sg": down}
     b = (("zone", "b"),)
     model = (("zone", "b"), ("model", "qwen-sg"))
-    ends = ((5, False), (7, True), (24, True), (38, False))
+    ends = ((6, False), (7, True), (24, True), (38, False))
 
     def case(
         name: str,
@@ -562,7 +562,7 @@ def stuck() -> list[AlertCase]:
         case(
             "no answer for twenty minutes",
             between(41, 60, 5.0),
-            ((39, False), (42, True), (60, True)),
+            ((39, False), (40, True), (60, True)),
         ),
         case("nothing runs", between(41, 60, 5.0), ((60, False),), running=0),
         case(

@@ -42,7 +42,7 @@ def test_slipway_itself_comes_to_the_same(name: str) -> None:
 
 
 def survivors(
-    name: str, folder: Path, every: int = 1, first: int = 0, *, fast: bool = False
+    name: str, folder: Path, every: int = 1, *, fast: bool = False
 ) -> tuple[int, list[str]]:
     """Return how many changed rules of an alert were tried, and which of them no case noticed. If
     `fast`, promtool is only asked if Slipway's own evaluator notices nothing.
@@ -53,7 +53,7 @@ def survivors(
         (says, [*rules[:number], mutant, *rules[number + 1 :]])
         for number, rule in enumerate(rules[-1:], len(rules) - 1)
         for says, mutant in mutants(rule)
-    ][first::every]
+    ][::every]
     left = []
     for says, some in changed:
         noticed = fast and any(own_problems(some, case) for case in cases)
@@ -65,9 +65,8 @@ def survivors(
 @needs_promtool
 def test_a_threshold_or_window_that_is_a_fifth_off_fails_a_case(tmp_path: Path) -> None:
     """Try one change of each of some alerts; the whole is `test_almost_every_change_is_noticed`."""
-    sample = ["AvailabilityBurnFast", "TimePerToken", "FallbackShare", "RowsLost", "QueueAge"]
-    for number, name in enumerate(sample):
-        tried, left = survivors(name, tmp_path, every=7, first=number)
+    for name, every in (("AvailabilityBurnFast", 8), ("TimePerToken", 5), ("RowsLost", 2)):
+        tried, left = survivors(name, tmp_path, every)
         assert tried
         assert not left
 
