@@ -7,11 +7,11 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 import httpx
@@ -39,6 +39,9 @@ LIMITS: dict[str, dict[str, Any]] = {
     "sk-frozen": {"usd_per_day": 5},
     "sk-emptied": {"usd_per_day": 1},
     "sk-killed": {"usd_per_day": 1},
+    "sk-full-redis": {"usd_per_day": 3},
+    "sk-soaked": {"usd_per_day": 40},
+    "sk-share": {"rpm": 12},
     "sk-requests": {"rpm": 20},
     "sk-answers": {"answers": 3},
     "sk-tokens": {"tpm": 100},
@@ -94,6 +97,11 @@ class Pair:
             connection.sendall((head.replace("Host: x", f"Host: 127.0.0.1:{port}") + sent).encode())
             until(lambda: len(self.slow.requests) > seen)
             yield
+
+    def shares_are_known(self, key: str) -> bool:
+        """Return whether both servers know what the other has used."""
+        headers = {"Authorization": f"Bearer {key}"}
+        return all(server.get("/v1/usage", headers=headers).is_success for server in self.servers)
 
     def said(self, what: str) -> list[int]:
         """Return how often each server has written this to its log."""
@@ -173,6 +181,10 @@ def test_answers_at_a_time_are_counted_together(pair: Pair) -> None:
     assert codes([ask(server, "sk-answers") for server in pair.servers]) == {200: 2}
 
 
+def nothing() -> None:
+    """Change nothing."""
+
+
 class Load:
     """Asks both servers in turn, from several threads, until it is stopped or refused."""
 
@@ -206,34 +218,42 @@ class Load:
     def codes(self) -> Counter[int]:
         return Counter(code for _, _, code in self.done)
 
-    def times(self, since: float, until_: float) -> list[float]:
-        return [took for began, took, _ in self.done if since <= began < until_]
+    def around(self, change: Callable[[], None]) -> tuple[list[float], list[float]]:
+        """Return how long some calls took that began before a change, and some after it."""
+        found = list[list[float]]()
+        for at_first in (nothing, change):
+            began, calls = time.monotonic(), len(self.done)
+            at_first()
+            until(lambda calls=calls: len(self.done) >= calls + 30)  # type: ignore[misc]
+            found.append([took for at, took, _ in self.done if at >= began])
+        return found[0], found[1]
 
 
 def test_a_frozen_redis_costs_no_answer_and_no_cent(pair: Pair) -> None:
     """A budget of 5 USD is spent with 500 calls; Redis is frozen on the way."""
-    added, back = list[float](), list[float]()
     with Load(pair, "sk-frozen", 6) as load:
-        until(lambda: len(load.done) >= 60)
-        while not added or (min(added) > 0.025 and len(load.done) < 400):
-            began, calls = time.monotonic(), len(load.done)
-            until(lambda calls=calls: len(load.done) >= calls + 40)  # type: ignore[misc]
-            frozen, calls = time.monotonic(), len(load.done)
-            alone, together = pair.said(ALONE), pair.said(TOGETHER)
-            pair.redis.freeze()
-            until(lambda calls=calls: len(load.done) >= calls + 40)  # type: ignore[misc]
-            until(lambda alone=alone: pair.have_said(ALONE, alone))  # type: ignore[misc]
-            states = [server.get("/readyz").json()["state"] for server in pair.servers]
-            thawed = time.monotonic()
+        until(lambda: len(load.done) >= 20)
+        before, during = load.around(pair.redis.freeze)
+        until(lambda: pair.have_said(ALONE, [0, 0]))
+        states = [server.get("/readyz").json()["state"] for server in pair.servers]
+        together, thawed = pair.said(TOGETHER), time.monotonic()
+        pair.redis.thaw()
+        until(lambda: pair.have_said(TOGETHER, together))
+        back_s = time.monotonic() - thawed
+        # other work on this machine adds to what is measured, so once below the limit is enough
+        while is_late(before, during) and len(load.done) < 400:
+            before, during = load.around(pair.redis.freeze)
             pair.redis.thaw()
-            until(lambda together=together: pair.have_said(TOGETHER, together))  # type: ignore[misc]
-            back.append(time.monotonic() - thawed)
-            added.append(p99(load.times(frozen, thawed)) - p99(load.times(began, frozen)))
-            assert states == ["degraded", "degraded"]
+    assert states == ["degraded", "degraded"]
     assert load.codes() == {200: 500, 402: 6}
-    assert min(added) <= 0.025  # other work on this machine only ever adds to it
-    assert min(back) <= 5.0
+    assert not is_late(before, during)
+    assert back_s <= 5.0 + pair.servers[0].at_once_s()
     assert all(server.get("/readyz").json()["state"] == "ok" for server in pair.servers)
+
+
+def is_late(before: list[float], during: list[float]) -> bool:
+    """Return whether the slowest calls took over 25 ms longer, beside what varies anyway."""
+    return p99(during) - p99(before) > 0.025 + p99(before) - median(before)
 
 
 def p99(times: list[float]) -> float:
@@ -246,6 +266,35 @@ def test_a_redis_that_is_emptied_costs_no_cent(pair: Pair) -> None:
             until(lambda calls=calls: load.codes()[200] >= calls)  # type: ignore[misc]
             pair.redis.command("FLUSHALL")
     assert load.codes() == {200: 100, 402: 20}
+
+
+def test_a_full_redis_costs_no_answer(pair: Pair) -> None:
+    """Each server keeps to its share, and says what to do when that is used."""
+    with Load(pair, "sk-full-redis", 4) as load:
+        until(lambda: load.codes()[200] >= 20)
+        alone, together = pair.said(ALONE), pair.said(TOGETHER)
+        pair.redis.command("CONFIG", "SET", "maxmemory", "1")
+        until(lambda: pair.have_said(ALONE, alone))
+        assert all("is full: nothing new is kept there" in each.log for each in pair.servers)
+        pair.redis.command("CONFIG", "SET", "maxmemory", "0")
+        until(lambda: pair.have_said(TOGETHER, together))
+    assert load.codes() == {200: 300, 402: 4}
+
+
+def test_a_server_that_has_used_its_share_says_so(pair: Pair) -> None:
+    for server in pair.servers:
+        assert ask(server, "sk-share").status_code == 200
+    until(lambda: pair.shares_are_known("sk-share"))
+    pair.redis.freeze()
+    try:
+        until(lambda: all(s.get("/readyz").json()["state"] == "degraded" for s in pair.servers))
+        replies = [[ask(server, "sk-share") for _ in range(6)] for server in pair.servers]
+    finally:
+        pair.redis.thaw()
+    for some in replies:  # 10 of 12 are left, 5 for each
+        assert [reply.status_code for reply in some] == [200] * 5 + [429]
+        assert "this one has used its share of the answers a minute" in some[-1].text
+        assert some[-1].headers["retry-after"] == "5"
 
 
 def test_a_killed_server_costs_no_cent(pair: Pair) -> None:
@@ -278,3 +327,27 @@ def test_a_wrong_password_is_a_clear_error(tmp_path: Path) -> None:
             until(lambda: "rejected the user or password: correct them in `shared`" in server.log)
             until(lambda: server.get("/readyz").json()["state"] == "degraded")
             assert ":wrong@" not in server.log
+
+
+@pytest.mark.soak
+def test_freezes_lost_data_and_kills_cost_no_cent(pair: Pair) -> None:
+    """60 s of all of it, at about 100 calls a second, with a budget of 40 USD."""
+    began = time.monotonic()
+    with Load(pair, "sk-soaked", 10) as load:
+        for number in range(6):
+            pair.redis.freeze()
+            time.sleep(5)
+            pair.redis.thaw()
+            time.sleep(2)
+            pair.redis.command("FLUSHALL")
+            time.sleep(2)
+            if number % 2:
+                pair.servers[1].process.kill()
+                pair.servers[1] = pair.stack.enter_context(pair.server("two"))
+        while time.monotonic() - began < 60:
+            time.sleep(0.1)
+    codes = load.codes()
+    assert set(codes) <= {200, 402}
+    assert codes[402] == 10
+    until(lambda: pair.spent("sk-soaked") >= 39 * 10**12)
+    assert pair.spent("sk-soaked") <= 40 * 10**12

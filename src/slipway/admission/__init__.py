@@ -249,6 +249,12 @@ class Admission(KnownKeys):
         """Return the `x-ratelimit-*` headers of a question; none if no limit of it is set."""
         return rate_headers(self.meters_of(asker, app)) if self._limited else ()
 
+    async def hear(self, asker: Asker) -> None:
+        """Hear what other servers use of the limits of a key and its tenant."""
+        if self.shared is not None and self.limits_asker(asker):
+            meters = [meter for meter in self.meters_of(asker, "") if meter.scope != "app"]
+            await self.shared.refresh(meters)
+
     def budgets(self, asker: Asker) -> list[BudgetState]:
         """Return the budgets of a key and its tenant."""
         scopes: tuple[tuple[Scope, str], ...] = (("key", asker.owner), ("tenant", asker.tenant))

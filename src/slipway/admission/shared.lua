@@ -2,7 +2,7 @@
 -- KEYS[1] is the hash of servers, the other keys are the hashes of meters. ARGV[1] is the message.
 -- A meter's hash has a record of each server: absolute numbers, so that a message that is lost or
 -- that comes twice does no harm. `spare` is what a server may use more if it cannot ask: nobody else
--- gets it until that server has heard otherwise.
+-- gets it until that server has said that it heard otherwise (`allowed` is what it believes now).
 -- Record: seq, at, day, month, stale, requests, tokens, answers, held, day's USD, month's USD,
 -- spare (requests, tokens, answers, day's USD, month's USD). Amounts are picodollars.
 -- Lua's numbers are exact up to 2^53: 9,007 USD; above that, to a ten-billionth of the amount.
@@ -172,9 +172,16 @@ for i, meter in ipairs(meters) do
   else
     local spare, mine = {}, meter.own
     for r = 1, 5 do spare[r] = share(meter, r) end
+    local kept, believes = {}, meter.entry.allowed
+    for r = 1, 5 do
+      kept[r] = spare[r]
+      if believes and meter.entry.caps[r] >= 0 then
+        kept[r] = math.max(kept[r], believes[r] - own(meter, r))
+      end
+    end
     save(meter, me, {
       message.seq, now, day, month, 0, mine[1], mine[2], mine[3], mine[4], mine[5], mine[6],
-      spare[1], spare[2], spare[3], spare[4], spare[5],
+      kept[1], kept[2], kept[3], kept[4], kept[5],
     })
     local others = meter.others
     others[5], others[6] = others[5] + meter.base[2], others[6] + meter.base[4]

@@ -13,133 +13,54 @@ import secrets
 import time
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, Literal
+from operator import lt
+from typing import Any
 
 import msgspec
 
-from slipway.admission.budgets import Periods
 from slipway.admission.limits import (
-    BUSY_S,
     WAIT_S,
     Hold,
     Meter,
     Meters,
     Need,
-    OthersUse,
     periods_now,
 )
-from slipway.admission.windows import MINUTE_S, UsedAmount
-from slipway.errors import BudgetSpent, LimitReached
+from slipway.admission.shared_meters import (
+    ACTIVE_S,
+    NO_LIMIT,
+    PREFIX,
+    REFUSALS,
+    TOKENS,
+    Result,
+    SharedMeter,
+    Undecided,
+    as_list,
+    entry_of,
+    free_in,
+    full,
+    gave_up,
+    levels,
+    may_fit,
+    rounded,
+    share_used,
+    text,
+    whole,
+)
+from slipway.admission.windows import UsedAmount
 from slipway.store.redis import SharedRedis
 
 log = logging.getLogger("slipway")
-PREFIX = "slipway:limits"
 SCRIPT = files("slipway.admission").joinpath("shared.lua")
 BEAT_S = 0.25  # between two messages if nobody asks: what others use is known so far back
 IDLE_BEATS = 4  # so many times longer if no limit is in use
-ACTIVE_S = 900.0  # after so long without use a server gives its share of a limit back
+MOST_IDLE = 100  # limits in a beat that were not used just now; the others follow in the next ones
+HOT_S = 2.0  # so long after its last use a limit is part of every beat
 AWAY_S = 1.0  # without a reply for so long, nobody waits for Redis any more
 ENTER_S = 3.0  # the longest wait for what is held back for other servers
 AGAIN_S = 0.05  # between two questions about the same call, if nothing is heard meanwhile
-BACK_S = 5.0  # when to come back if the share is used up
-EXACT = 2**53
-NO_LIMIT = -1
-Result = Literal["granted", "full", "held_back", "unknown"]
-REFUSALS: tuple[Result, ...] = ("full", "held_back", "unknown")
-REQUESTS, TOKENS, ANSWERS, DAY, MONTH = range(5)  # the limits of a meter
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder().decode
-Numbers = list[int]  # requests, tokens, answers, USD of the day, USD of the month
-
-
-class Undecided:
-    """A question or a call that waits for a decision. It is counted here already."""
-
-    __slots__ = ("answer", "limit", "meter", "need", "of")
-
-    def __init__(self, of: "Sequence[SharedMeter]", need: Numbers) -> None:
-        """`need` has requests, tokens, answers, money."""
-        self.of, self.need = of, need
-        self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.meter, self.limit = of[0].meter, 0  # which is full, and which of its limits
-
-    def decide(self, result: Result) -> None:
-        if not self.answer.done():
-            self.answer.set_result(result)
-
-
-class SharedMeter:
-    """What this server knows of a meter that others count, too."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
-        self.key = f"{PREFIX}:{meter.scope}:{meter.name}"
-        self.used_at = time.monotonic()
-        self.is_joined = False  # whether Redis has our numbers
-        self.allowed: Numbers | None = None  # how much we may use without asking
-        self.records: dict[str, list[int]] = {}  # of the others, as last heard
-        self.base: list[int] | None = None  # what was spent before any of the servers here
-        self.ledger: Numbers | None = None  # what the ledger has, until Redis knows it
-        self._others = [0, 0]  # what of the budgets' `spent` is not ours: day, month
-        self._ends = (0.0, 0.0)
-        self._has_money = False
-
-    def limits(self) -> Numbers:
-        meter = self.meter
-        caps = (meter.rpm, meter.tpm, meter.most_answers, meter.day.cap, meter.month.cap)
-        return [NO_LIMIT if cap is None else cap for cap in caps]
-
-    def begin_money(self) -> None:
-        """Take what the budgets were loaded with for what was spent before."""
-        meter = self.meter
-        if not self._has_money and meter.limits_money and meter.is_loaded:
-            self._has_money = True
-            self._others = [meter.day.spent, meter.month.spent]
-            self.ledger = list(self._others)
-            self._ends = (meter.day.ends, meter.month.ends)
-
-    def own(self, now: float, periods: Periods) -> Numbers:
-        """Return what this server uses: requests, tokens, answers, held, spent in day and month."""
-        meter = self.meter
-        meter.day.roll(periods)
-        meter.month.roll(periods)
-        for i, budget in enumerate((meter.day, meter.month)):
-            if budget.ends != self._ends[i]:
-                self._others[i] = 0
-        self._ends = (meter.day.ends, meter.month.ends)
-        return [
-            meter.requests.used(now),
-            meter.tokens.used(now),
-            meter.answers,
-            meter.held,
-            meter.day.spent - self._others[0],
-            meter.month.spent - self._others[1],
-        ]
-
-    def heard(self, others: Numbers) -> bool:
-        """Take over what the others use; return whether there may be more left than before."""
-        requests, tokens, answers, held, day, month = others
-        meter, before = self.meter, self.meter.others
-        meter.others = OthersUse(requests=requests, tokens=tokens, answers=answers, held=held)
-        if self._has_money and self._ends == (meter.day.ends, meter.month.ends):
-            meter.day.spent += day - self._others[0]
-            meter.month.spent += month - self._others[1]
-            self._others = [day, month]
-        return held < before.held or answers < before.answers or tokens < before.tokens
-
-    def levels(self, now: float, periods: Periods) -> Numbers:
-        """Return what this server uses of each limit."""
-        return levels(self.own(now, periods))
-
-    def share(self, servers: int) -> Numbers:
-        """Return what this server may use if it never heard of the others."""
-        before = [0, 0, 0, *self._others]
-        return [max(0, c - b) // servers for c, b in zip(self.limits(), before, strict=True)]
-
-
-def levels(own: Numbers) -> Numbers:
-    """Return what is used of each limit: what is held counts for the day and the month."""
-    return [*own[:3], own[3] + own[4], own[3] + own[5]]
 
 
 class SharedLimits:
@@ -155,12 +76,15 @@ class SharedLimits:
         self._seq = 0
         self._known: dict[Meter, SharedMeter] = {}
         self._changed = set[SharedMeter]()
-        self._waiting = list[Undecided]()
+        self._waiting = list[Undecided]()  # to be sent with the next message
         self._open = set[Undecided]()  # counted here, and not decided yet
         self._sender: asyncio.Task[None] | None = None
         self._beater: asyncio.Task[None] | None = None
         self._in_doubt = False  # the last message was not answered in time
+        self._is_late = False  # and the next one may be
         self._heard_at = time.monotonic()
+        self._trouble = ""
+        self._turn = 0  # which of the limits that are not in use is next
         redis.on_up.append(self._on_up)
 
     # asked
@@ -208,14 +132,13 @@ class SharedLimits:
             result, asked, hold = await self._try_hold(meters, of, need)
             if hold is not None:
                 return hold
-            now, periods = time.monotonic(), periods_now()
+            now = time.monotonic()
             for meter in meters:
                 meter.check(need, now)
             if asked is not None:
                 self._check_result(result, asked, need, now)
             if now >= until:
-                meter = next((m for m in meters if not m.fits(need, now, periods)), meters[0])
-                raise meter.spent(meter.full(need.amount or 0), need.amount or 0)
+                raise gave_up(meters, asked, need, now)
             pause_s = 10 * AGAIN_S if result == "full" else AGAIN_S
             await self._meters.settled(min(until - now, pause_s))
 
@@ -269,6 +192,8 @@ class SharedLimits:
         """Return whether something that is counted already is within this server's share."""
         now, periods = time.monotonic(), periods_now()
         for each in asked.of:
+            if each.allowed is None and not self.is_away:
+                return False  # Redis knows it in a moment
             caps, own = each.limits(), each.levels(now, periods)
             own[1] -= max(0, asked.need[1] - caps[1])  # a call of any size fits into a whole minute
             allowed = each.allowed or each.share(max(2, self.servers))
@@ -287,6 +212,14 @@ class SharedLimits:
         own = each.own(time.monotonic(), periods_now())
         allowed = each.allowed or each.share(max(2, self.servers))
         return own[asked.limit + 1] + asked.need[3] <= allowed[asked.limit]
+
+    async def refresh(self, meters: Sequence[Meter]) -> None:
+        """Hear what the others use of these limits, if Redis answers in time."""
+        if meters and self._may_ask():
+            asked = Undecided([self._meter(meter) for meter in meters], [0, 0, 0, 0])
+            self._waiting.append(asked)
+            self._send_soon()
+            await asked.answer
 
     def touch(self, meters: Sequence[Meter]) -> None:
         """Tell the others soon that something has changed."""
@@ -317,14 +250,23 @@ class SharedLimits:
         try:
             while self._waiting or self._changed:
                 if not await self._send():
-                    break
+                    self._let_go()
+                    if not self._is_late:
+                        break
         finally:
-            for asked in self._waiting:
-                asked.decide("unknown")
-            self._waiting.clear()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let all who wait go on without Redis."""
+        for asked in self._waiting:
+            asked.decide("unknown")
+        self._waiting.clear()
 
     async def _send(self, *, full_reply: bool = False) -> bool:
         """Send what changed and what waits; return whether Redis has answered."""
+        if not self._sha:
+            self._is_late = False
+            return False
         waiting = [asked for asked in self._waiting if not asked.answer.done()]
         self._waiting = []
         concerned = dict.fromkeys(each for asked in waiting for each in asked.of)
@@ -346,6 +288,7 @@ class SharedLimits:
         if not is_answered or results is None:
             self._note_error(results)
             self._in_doubt = True
+            self._is_late = not results and self.redis.state == "up" and not self.redis.is_full
             return False
         self._take(decode(results[0]), meters, waiting, sent)
         return True
@@ -356,39 +299,22 @@ class SharedLimits:
         now, periods = time.monotonic(), periods_now()
         self._seq += 1
         numbers = {each: number for number, each in enumerate(meters, 1)}
+        undecided = {each: list[Undecided]() for each in meters}
+        for asked in self._open:
+            for each in asked.of:
+                if each in undecided:
+                    undecided[each].append(asked)
         return {
             "me": self._me,
             "seq": self._seq,
             "day": int(periods.day),
             "month": int(periods.month),
             "full": full_reply,
-            "meters": [self._entry(each, now, periods) for each in meters],
+            "meters": [entry_of(each, some, now, periods) for each, some in undecided.items()],
             "asked": [
                 [[numbers[each] for each in asked.of], rounded(asked.need)] for asked in waiting
             ],
         }
-
-    def _entry(self, each: SharedMeter, now: float, periods: Periods) -> dict[str, Any]:
-        """Return our numbers of a meter, without what is not decided yet."""
-        own = each.own(now, periods)
-        counted = (each.meter.rpm is not None, each.meter.tpm is not None, True, True)
-        for asked in self._open:
-            if each in asked.of:
-                for i, amount in enumerate(asked.need):
-                    own[i] -= amount * counted[i]
-        entry: dict[str, Any] = {
-            "caps": rounded(each.limits()),
-            "own": rounded(own),
-            "joined": each.is_joined,
-            "share": now - each.used_at < ACTIVE_S,
-        }
-        if each.ledger is not None:
-            entry["ledger"] = rounded(each.ledger)
-        if not each.is_joined and each.records:
-            entry["claims"] = {n: rounded(record) for n, record in each.records.items()}
-        if not each.is_joined and each.base is not None:
-            entry["base"] = rounded(each.base)
-        return entry
 
     def _take(
         self,
@@ -425,7 +351,10 @@ class SharedLimits:
             return False
         each.is_joined, each.ledger = True, None
         own, spare = levels(whole(part["own"])), whole(part["spare"])
-        each.allowed = [used + more for used, more in zip(own, spare, strict=True)]
+        allowed = [used + more for used, more in zip(own, spare, strict=True)]
+        if each.allowed is not None and any(map(lt, allowed, each.allowed)):
+            self._changed.add(each)  # the others get it when we have said that we know
+        each.allowed, each.has_share = allowed, any(spare)
         if "base" in part:
             each.base = whole(part["base"])
             each.records = {text(name): whole(record) for name, record in as_list(part["records"])}
@@ -446,7 +375,8 @@ class SharedLimits:
             return
         if "NOSCRIPT" in f"{type(error).__name__}{error}".upper():
             self._sha = ""
-        else:
+        elif str(error) != self._trouble:
+            self._trouble = str(error)
             log.warning("the limits in Redis cannot be used: %s", error)
 
     # the background
@@ -490,7 +420,7 @@ class SharedLimits:
             if not results or isinstance(results[0], Exception):
                 return
             self._sha = text(results[0])
-        active = [each for each in self._known.values() if self._is_active(each)]
+        active = self._active()
         if not active and number % IDLE_BEATS:
             return
         self._changed.update(active)
@@ -501,12 +431,19 @@ class SharedLimits:
         if await self._send(full_reply=True):
             await self._send_all()
 
-    def _is_active(self, each: SharedMeter) -> bool:
-        """Return whether the others should hear of a meter now; one more time after its end."""
-        if time.monotonic() - each.used_at < ACTIVE_S + 4 * BEAT_S:
-            return True
-        meter = each.meter
-        return bool(meter.answers or meter.held)
+    def _active(self) -> list[SharedMeter]:
+        """Return the limits of this beat: all that are in use, and some of those that were."""
+        now = time.monotonic()
+        hot, idle = list[SharedMeter](), list[SharedMeter]()
+        for each in self._known.values():
+            if now - each.used_at < HOT_S:
+                hot.append(each)
+            elif each.has_share or each.uses_any():
+                idle.append(each)
+        self._turn = 0 if self._turn >= len(idle) else self._turn
+        some = idle[self._turn : self._turn + MOST_IDLE]
+        self._turn += MOST_IDLE
+        return hot + some
 
     async def close(self) -> None:
         """Give our shares back, and stop."""
@@ -523,53 +460,3 @@ class SharedLimits:
 
 def limits_entry(meter: Meter) -> bool:
     return meter.rpm is not None or meter.most_answers is not None
-
-
-def may_fit(meter: Meter, need: Need) -> bool:
-    """Return whether a call may fit beside what others held when they were last heard."""
-    after = meter.held + meter.others.held + (need.amount or 0)
-    lefts = (meter.day.left(), meter.month.left())
-    return all(left is None or after <= left for left in lefts)
-
-
-def full(asked: Undecided, now: float) -> LimitReached:
-    """Return the refusal of an answer that may not begin."""
-    meter = asked.meter
-    if asked.limit == ANSWERS:
-        return meter.too_many_answers()
-    return meter.too_many_requests(meter.requests.free_in(now, meter.rpm or 1, 1) or MINUTE_S)
-
-
-def free_in(meter: Meter, now: float, tokens: int) -> float:
-    return meter.tokens.free_in(now, meter.tpm or 1, tokens) or MINUTE_S
-
-
-def share_used(meter: Meter, limit: int) -> LimitReached:
-    """Return the refusal while Redis is away and this server's share is used up."""
-    why = "The servers cannot ask each other now, and this one has used its share of the"
-    if limit == ANSWERS:
-        return meter.refusal(f"{why} answers at a time of {meter.who}.", BUSY_S)
-    if limit <= TOKENS:
-        unit = ("answers", "tokens")[limit]
-        return meter.refusal(f"{why} {unit} a minute of {meter.who}.", BACK_S)
-    period = "day" if limit == DAY else "month"
-    what = f"{why} budget of {meter.who} for this {period}."
-    return meter.marked(BudgetSpent(what, retry_after_s=BACK_S))
-
-
-def rounded(numbers: Sequence[int]) -> list[int | float]:
-    """Return numbers as MessagePack can hold them."""
-    return [number if abs(number) < EXACT else float(number) for number in numbers]
-
-
-def whole(numbers: Any) -> list[int]:
-    return [int(number) for number in as_list(numbers)]
-
-
-def as_list(value: Any) -> list[Any]:
-    """Return a table of Lua as a list: an empty one may come as a map."""
-    return list(value) if value else []
-
-
-def text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

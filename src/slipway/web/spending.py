@@ -60,7 +60,9 @@ class SpendingRoutes:
         by = grouping(request.query_params, OWN)
         which = LedgerFilter(since=since(request.query_params), owner=asker.owner)
         sums = await self._read(lambda ledger: ledger.sums(by, which))
-        budgets = self.current.pipeline.admission.budgets(asker)
+        admission = self.current.pipeline.admission
+        await admission.hear(asker)
+        budgets = admission.budgets(asker)
         return reply(
             {
                 "object": "usage",
