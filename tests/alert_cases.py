@@ -150,6 +150,26 @@ def burn_cases(name: str, step_s: float, limit: float, parts: Parts) -> list[Ale
             lambda age: between(5, 5, min(1.0, 6 * limit))(age) or between(10, 70, 0.99)(age),
             5 * limit < min(1.0, 6 * limit),
         ),
+        case(
+            "only the long window is a little below",
+            lambda age: recent if age <= 5 else (0.9 * limit * 60 - recent * 5) / 55,
+            False,
+        ),
+        case(
+            "only the short window is a little below",
+            lambda age: 0.9 * limit if age <= 5 else min(1.0, 1.5 * limit),
+            False,
+        ),
+        *(
+            case(
+                f"the short window has {factor:g} of the limit",
+                lambda age, factor=factor: (  # type: ignore[misc]
+                    factor * limit if age <= 5 else min(1.0, 1.5 * limit)
+                ),
+                factor > 1,
+            )
+            for factor in (0.97, 1.03)
+        ),
         case("bad ones before the short window", between(6, 70, 1.0), False),
         case("hardly enough of them", lambda age: 1.0, True, lambda age: 110 / 60),
         case("too few of them", lambda age: 1.0, False, lambda age: 92 / 60),
@@ -497,7 +517,7 @@ def models_down() -> list[AlertCase]:
     zone = {"qwen": up, "qwen-sg": down, "flash-sg": down}
     b = (("zone", "b"),)
     model = (("zone", "b"), ("model", "qwen-sg"))
-    ends = ((5, False), (7, True), (24, True), (38, False))
+    ends = ((6, False), (7, True), (24, True), (38, False))
 
     def case(
         name: str,
@@ -542,7 +562,7 @@ def stuck() -> list[AlertCase]:
         case(
             "no answer for twenty minutes",
             between(41, 60, 5.0),
-            ((39, False), (42, True), (60, True)),
+            ((39, False), (40, True), (60, True)),
         ),
         case("nothing runs", between(41, 60, 5.0), ((60, False),), running=0),
         case(

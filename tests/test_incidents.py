@@ -263,6 +263,16 @@ def test_a_dead_zone_pages_once_while_another_zone_answers_also_over_a_restart(
             since = replay.now
             await replay.run(10 * MINUTE, until=lambda: replay.is_sent("ZoneDown"))
             assert replay.state("ZoneDown").labels == {"zone": "m0"}
+            shown = (await replay.client.get(f"{replay.url}/v1/alerts")).json()
+            first = shown["data"][0]
+            assert (first["name"], first["state"], first["labels"]) == (
+                *("ZoneDown", "firing"),
+                {"zone": "m0"},
+            )
+            assert first["sent_to"] == ["team"]
+            assert {row["state"] for row in shown["data"]} >= {"firing", "ok"}
+            assert shown["notifiers"][0]["sent"] == 1
+            assert replay.receiver.url not in str(shown), "an address may hold a token"
             assert replay.state("ZoneDown").fired_at - since <= MINUTE + WITHIN_S
             await replay.run(5 * MINUTE)
             assert {reply.status_code for _, reply in replay.asked} == {200}, "the twin answers"

@@ -116,7 +116,7 @@ def without(good: Increase, whole: Increase) -> Window:
 
 def burning(burn: Burn, budget: float, windows: Sequence[Window], minimum: int) -> Variant:
     """Return the condition that both windows burn, and that the long one has answers enough."""
-    limit = min(burn.factor * budget, MOST)
+    limit = round(min(burn.factor * budget, MOST), 9)
     bad, whole, _ = windows[0]
     conditions = [
         *(Compared(left=part, comparison=">", number=limit) for _, _, part in windows),
