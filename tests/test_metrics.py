@@ -100,6 +100,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 },
             ],
             "apps": {"tea": {"knowledge": str(documents)}},
+            "metrics": {"series": 2000},
             "embedding": "none",
             "slo": {"ttft_p95": "3s", "tpot_p95": "120ms"},
         }

@@ -1,6 +1,7 @@
 """The metrics keep to their number of series, and to their sums, whatever names there are."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,20 @@ from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed, Save
 NAMES_THERE, RECORDS = 300, 1500
 STATES = ("closed", "open", "half-open")
 USAGE = Usage(input_tokens=100, output_tokens=50, cached_tokens=3, reasoning_tokens=4)
+
+
+ANSWER: dict[str, Any] = {
+    "endpoint": "chat",
+    "app": "main",
+    "model": "m",
+    "provider": "openai",
+    "served_by": "model",
+    "streamed": True,
+    "error": None,
+    "duration_s": 0.5,
+    "ttft_s": 0.1,
+    "usage": USAGE,
+}
 
 
 def many_gauges() -> list[GaugeRow]:
@@ -109,6 +124,22 @@ def test_all_names_together_stay_within_the_number_of_series(series: int) -> Non
     for key in ("duration", "call_duration", "queue_wait", "ttft"):
         assert sum(sum(row[:-1]) for row in sums[key].values()) == RECORDS, key
     assert sum(row[0] for row in sums["series_other"].values()) > 0
+
+
+def test_a_thousand_tenants_with_budgets_need_no_more_than_2000_series() -> None:
+    budgets = [
+        (key, ("tenant", f"tenant-{n}", period), 0.5)
+        for key in ("budget_used", "budget_left")
+        for n in range(1000)
+        for period in ("day", "month")
+    ]
+    telemetry = Telemetry(lambda: 0, read=lambda: budgets)
+    for n in range(1000):
+        telemetry.emit(
+            AnswerDone(**{**ANSWER, "id": f"ans-{n}", "tenant": f"tenant-{n}", "owner": f"key-{n}"})
+        )
+    text = telemetry.render("")[0].decode()
+    assert sum(not line.startswith("#") for line in text.splitlines()) <= 2000
 
 
 def test_the_shares_of_all_metrics_leave_some_series_for_those_without_a_share() -> None:

@@ -733,7 +733,7 @@ class MetricsSettings(Branch, frozen=True, kw_only=True):
             description="how many series all metrics may have together; names of apps and models "
             "beyond that are counted as `other`",
         ),
-    ] = 2000
+    ] = 10_000
     gpu: Annotated[
         bool | None,
         Meta(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from slipway.telemetry.definitions import METRICS, NAMES, Labels, MetricDefinition
 from slipway.telemetry.rows import NumberedRow
 
-SERIES = 2000
+SERIES = 10_000
 OTHER = "other"
 NAMED = NAMES | {"gen_ai_operation_name"}  # names, and what is the same everywhere
 LINES = 4  # of a histogram beside its buckets: the last bucket, sum, count, and an edge of the SLO
