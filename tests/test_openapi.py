@@ -70,7 +70,8 @@ def test_every_path_names_its_methods_if_asked_with_another(workers: Workers) ->
     for path, methods in document(workers.server)["paths"].items():
         address = PARAMETER.sub("x", path)
         client = workers.to(1)
-        wrong = client.request("PATCH", address, headers=AS_OPERATOR)
+        other = "PUT" if "patch" in methods else "PATCH"
+        wrong = client.request(other, address, headers=AS_OPERATOR)
         assert wrong.status_code == 405, path
         allowed = {method.lower() for method in wrong.headers["allow"].split(", ")}
         assert allowed >= {*methods}

@@ -48,7 +48,7 @@ class SharedMeter:
         self.is_joined = False  # whether Redis has our numbers
         self.allowed: Numbers | None = None  # how much we may use without asking
         self.records: dict[str, list[int]] = {}  # of the others, as last heard
-        self.base: list[int] | None = None  # what was spent before any of the servers here
+        self.base: dict[str, list[int]] = {}  # by store: what its ledger has beside the servers'
         self.ledger: Numbers | None = None  # what the ledger has, until Redis knows it
         self._others = [0, 0]  # what of the budgets' `spent` is not ours: day, month
         self._ends = (0.0, 0.0)
@@ -138,8 +138,8 @@ def entry_of(
         entry["ledger"] = rounded(each.ledger)
     if not each.is_joined and each.records:
         entry["claims"] = {name: rounded(record) for name, record in each.records.items()}
-    if not each.is_joined and each.base is not None:
-        entry["base"] = rounded(each.base)
+    if not each.is_joined and each.base:
+        entry["base"] = {name: rounded(base) for name, base in each.base.items()}
     return entry
 
 
