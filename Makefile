@@ -81,6 +81,7 @@ bench: .venv/dev weights
 	$(BIN)/python bench/quotes.py
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/semantic.py
+	$(BIN)/python bench/operations.py
 	$(BIN)/python bench/followups.py
 	$(BIN)/python bench/answers.py
 	$(BIN)/python bench/faults.py

@@ -239,7 +239,10 @@ class Past:
         for row in past.rows:
             self.telemetry.spend(row)
         self.rows += past.rows
-        self.traced += [(past.at - 1e-4, attempt) for attempt in past.attempts]
+        ends_at = past.at - 1e-4
+        for attempt in reversed(past.attempts):  # one after the other
+            self.traced.append((ends_at, attempt))
+            ends_at -= attempt.duration_s
         self.traced.append((past.at, past.done))
         self.last = [*self.last[-500:], past] if len(self.last) > 1000 else [*self.last, past]
         if len(self.rows) >= BATCH:
@@ -254,7 +257,7 @@ class Past:
 
     def book(self) -> None:
         self.records.ledger.book(self.rows)
-        self.traces.write(self.traced)
+        self.traces.write(sorted(self.traced, key=lambda each: each[0]))
         self.rows, self.traced = [], []
 
     def vote(self, count: int) -> None:

@@ -247,6 +247,27 @@ def test_a_part_of_an_older_version_is_computed_again() -> None:
     assert asyncio.run(ask()) == [1, 1, 2]
 
 
+def test_an_older_part_is_shown_while_the_store_does_not_answer() -> None:
+    hangs = threading.Event()
+
+    def compute() -> int:
+        computed.append(1)
+        if len(computed) > 1:
+            assert hangs.wait(30)
+        return len(computed)
+
+    async def ask() -> list[int]:
+        kept = KeptParts(patience_s=0.01)
+        found = [await kept.get("money", 60.0, compute, version) for version in (1.0, 2.0, 2.0)]
+        hangs.set()
+        while (latest := await kept.get("money", 60.0, compute, 2.0)) == 1:  # noqa: ASYNC110 - until then
+            await asyncio.sleep(0)
+        return [*found, latest]
+
+    computed = list[int]()
+    assert asyncio.run(ask()) == [1, 1, 1, 2]
+
+
 def test_a_part_that_failed_is_computed_again() -> None:
     def results() -> Iterator[int]:
         yield 1

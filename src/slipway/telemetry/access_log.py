@@ -14,11 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from slipway.ledger import format_usd, usd
+from slipway.prices import PICO
 from slipway.telemetry.content import said_in, sent_in
 from slipway.telemetry.redaction import redacted
 from slipway.types import AnswerDone, Record
@@ -27,6 +28,7 @@ log = logging.getLogger("slipway")
 WRITE_S = 0.5
 MOST_WAITING = 20_000  # requests
 MOST_UNCLAIMED = 10_000  # answers whose request has not ended
+MOST_PATHS = 1000  # whose form in the log is kept
 UNCLAIMED_S = 60.0  # after that, an answer gets a line without a request
 ATOMIC = 4096  # bytes that a pipe takes from one process at once (PIPE_BUF)
 STUCK_S = 2.0  # how long a full pipe is waited for
@@ -68,10 +70,12 @@ class AccessLog:
     ) -> None:
         """`file` is where lines are written to; `redact` cleans content."""
         self.content, self.redact = content, redact
+        # Most requests are for a few paths, and to look through one takes as long as all else here
         self._on_lost, self._file = on_lost, file
         self.lost = 0
         self._requests: deque[RequestSeen] = deque()
         self._answers: deque[tuple[float, AnswerDone]] = deque()
+        self._paths: dict[str, str] = {}
         self._unclaimed: dict[str, tuple[float, AnswerDone]] = {}
         self._ends = threading.Event()
         self._thread: threading.Thread | None = None
@@ -140,7 +144,7 @@ class AccessLog:
             "kind": "request",
             "id": request.ref,
             "method": request.method,
-            "path": self.redact(request.path[:200]),
+            "path": self._path(request.path),
             "status": status,
             "duration_s": round(request.duration_s, 6),
             "tenant": request.tenant,
@@ -153,6 +157,16 @@ class AccessLog:
             line["request"] = sent_in(request.body, self.redact)
             line["response"] = said_in(request.said, self.redact)
         return line
+
+    def _path(self, path: str) -> str:
+        """Return a path without what looks like a key; most are asked for again and again."""
+        path = path[:200]
+        found = self._paths.get(path)
+        if found is None:
+            if len(self._paths) >= MOST_PATHS:
+                self._paths.clear()
+            found = self._paths[path] = self.redact(path)
+        return found
 
     def _put(self, lines: Sequence[bytes]) -> None:
         """Write lines; as many at once as other processes cannot write into."""
@@ -197,7 +211,22 @@ class AccessLog:
 
 
 def iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Return a time as `2026-11-28T08:44:51.156Z`."""
+    whole = int(at)
+    return f"{second(whole)}.{int((at - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=64)
+def second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def dollars(picodollars: int | None) -> str | None:
+    """Return an amount in USD, exactly and without an exponent."""
+    if picodollars is None:
+        return None
+    whole, rest = divmod(picodollars, PICO)
+    return f"{whole}.{rest:012d}".rstrip("0") if rest else str(whole)
 
 
 def facts_of(a: AnswerDone) -> dict[str, Any]:
@@ -214,7 +243,7 @@ def facts_of(a: AnswerDone) -> dict[str, Any]:
         "ttft_s": None if a.ttft_s is None else round(a.ttft_s, 6),
         "input_tokens": None if usage is None else usage.input_tokens,
         "output_tokens": None if usage is None else usage.output_tokens,
-        "cost_usd": format_usd(usd(a.cost)),
+        "cost_usd": dollars(a.cost),
         "error": a.error,
         "trace_id": None if a.trace is None else a.trace.trace_id,
     }

@@ -308,10 +308,14 @@ def find(folder: Path, answer_id: str) -> list[Found]:
     return sorted(found, key=lambda each: each.at)
 
 
+# the names of an answer's fields -> a test of their values
+TestFor = Callable[[Sequence[str]], Callable[[Sequence[Any]], bool]]
+
+
 def recent(
-    folder: Path, wanted: Callable[[dict[str, Any]], bool], limit: int, before: float, most: int
+    folder: Path, test_for: TestFor, limit: int, before: float, most: int
 ) -> tuple[list[Found], int]:
-    """Return up to `limit` answers that are `wanted`, the latest first, and how many were looked at,
+    """Return up to `limit` answers that pass a test, the latest first, and how many were looked at,
     which are at most about `most`. `before` is the time before which they ended. Blocks.
 
     Segments of several processes are read side by side, block by block, in the order of time.
@@ -340,10 +344,12 @@ def recent(
                 continue
             answers = segment.answers(block)
             looked += len(answers)
-            for ended_at, values in answers:
-                fields = segment.fields(AnswerDone, values)
-                if ended_at < before and wanted(fields):
-                    found.append(Found(ended_at, AnswerDone, fields))
+            is_wanted = test_for(segment.names(AnswerDone))
+            found += [
+                Found(ended_at, AnswerDone, segment.fields(AnswerDone, values))
+                for ended_at, values in answers
+                if ended_at < before and is_wanted(values)
+            ]
             found.sort(key=lambda each: -each.at)
             del found[limit:]
             time.sleep(0)

@@ -29,6 +29,7 @@ log = logging.getLogger("slipway")
 KEEP_S = 86_400.0
 AT_MOST_BYTES = 512 * 1024 * 1024
 FLUSH_S = 1.0
+PRUNE_S = 60.0  # between two looks for old segments
 MOST_WAITING = 40_000  # records in memory while they cannot be written
 # An answer may be tried again any number of times; only its latest records are shown
 MAX_RECORDS = 200
@@ -50,13 +51,19 @@ class TraceFilter(Record, frozen=True, kw_only=True):
     slower_than_s: float | None = None
     before: float = float("inf")
 
-    def takes(self, answer: dict[str, Any]) -> bool:
-        """Return whether an answer belongs in the list."""
-        return (
-            (self.app is None or answer.get("app") == self.app)
-            and (not self.errors or answer.get("error") is not None)
-            and (self.slower_than_s is None or answer.get("duration_s", 0) > self.slower_than_s)
-        )
+    def test_for(self, names: Sequence[str]) -> Callable[[Sequence[Any]], bool]:
+        """Return a test of the values of an answer's fields, which have these names."""
+        app, error, duration = (names.index(name) for name in ("app", "error", "duration_s"))
+        least_s = -1.0 if self.slower_than_s is None else self.slower_than_s
+
+        def takes(values: Sequence[Any]) -> bool:
+            return (
+                (self.app is None or values[app] == self.app)
+                and (not self.errors or values[error] is not None)
+                and values[duration] > least_s
+            )
+
+        return takes
 
 
 class Traces:
@@ -103,9 +110,13 @@ class Traces:
             self._thread.start()
 
     def _run(self) -> None:
+        pruned_at = 0.0
         while not self._ends.wait(FLUSH_S):
             try:
                 self.flush()
+                if time.monotonic() - pruned_at > PRUNE_S:  # also if nothing is asked any more
+                    pruned_at = time.monotonic()
+                    self._writer.prune(time.time())
             except Exception:  # a defect here must not end the writing of traces for good
                 log.exception("bug: traces could not be written")
 
@@ -178,12 +189,15 @@ class Traces:
         self.flush()
         with self._searching:
             found, looked = trace_files.recent(
-                self.folder, wanted.takes, wanted.limit, wanted.before, MOST_LOOKED_AT
+                self.folder, wanted.test_for, wanted.limit, wanted.before, MOST_LOOKED_AT
             )
+        takes = wanted.test_for(AnswerDone.__struct_fields__)
         found += [
             each
             for each in self._in_memory()
-            if each.kind is AnswerDone and each.at < wanted.before and wanted.takes(each.fields)
+            if each.kind is AnswerDone
+            and each.at < wanted.before
+            and takes(tuple(each.fields.values()))
         ]
         found = sorted(found, key=lambda each: -each.at)[: wanted.limit]
         return [summary(each) for each in found], looked >= MOST_LOOKED_AT

@@ -44,6 +44,7 @@ from slipway.web.traces import TraceSource
 # How long a part of the reply is kept; numbers until the next sample
 NUMBERS_S, RECENT_S, DOCUMENTS_S = 60.0, 4.0, 15.0
 MONEY_S = {"now": 10.0, "hour": 10.0, "day": 30.0, "week": 60.0}
+PATIENCE_S = 1.0  # how long a part is waited for if there is an older one
 SHARE = 0.02  # of a processor that computing one part may take
 MOST_KEPT = 200  # parts of all windows and askers
 GROUPINGS: tuple[Grouping, ...] = ("app", "key", "tenant", "model")
@@ -57,16 +58,24 @@ Alerts = Callable[[], Mapping[str, Any]]  # what `GET /v1/alerts` returns
 
 
 class KeptPart(NamedTuple):
+    """A part that is kept or being computed; `before` made the one that it replaces."""
+
     version: float
     until: float  # monotonic
     task: asyncio.Task[Any]
+    before: asyncio.Task[Any] | None = None
 
 
 class KeptParts:
-    """Parts of replies, each computed once for all who ask at the same time, and kept for a while."""
+    """Parts of replies, each computed once for all who ask at the same time, and kept for a while.
 
-    def __init__(self) -> None:
+    If computing one again takes longer than `patience_s`, such as while the store does not answer,
+    the part as it was is returned.
+    """
+
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self._parts: dict[Any, KeptPart] = {}
+        self._patience_s = patience_s
 
     async def get(
         self, key: Any, keep_s: float, compute: Callable[[], Part], version: float = 0.0
@@ -78,8 +87,15 @@ class KeptParts:
         if known is None or is_over(known, version):
             if len(self._parts) >= MOST_KEPT:
                 self._parts.clear()
+            before = known.task if known is not None and not has_failed(known.task) else None
             task = asyncio.create_task(self._compute(key, keep_s, compute, version))
-            known = self._parts[key] = KeptPart(version, time.monotonic() + keep_s, task)
+            until = time.monotonic() + keep_s
+            known = self._parts[key] = KeptPart(version, until, task, before)
+        if known.before is not None:
+            await asyncio.wait([known.task], timeout=self._patience_s)
+            if not known.task.done():
+                old: Part = known.before.result()
+                return old
         # one who leaves must not cancel what others wait for
         found: Part = await asyncio.shield(known.task)
         return found
@@ -98,12 +114,14 @@ class KeptParts:
 
 def is_over(known: KeptPart, version: float) -> bool:
     """Return whether a part must be computed again: it is too old, or could not be computed."""
-    task = known.task
-    if not task.done():
+    if not known.task.done():
         return False
-    if task.cancelled() or task.exception() is not None:
-        return True
-    return known.version != version or time.monotonic() >= known.until
+    is_old = known.version != version or time.monotonic() >= known.until
+    return is_old or has_failed(known.task)
+
+
+def has_failed(task: asyncio.Task[Any]) -> bool:
+    return task.cancelled() or task.exception() is not None
 
 
 class OperationsRoutes:

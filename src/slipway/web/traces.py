@@ -12,7 +12,16 @@ from slipway.errors import BadRequest, Forbidden, NotFound
 from slipway.settings.values import seconds
 from slipway.telemetry.traces import TraceFilter
 from slipway.types import Asker
-from slipway.web.descriptions import Operation, Parameter
+from slipway.web.descriptions import (
+    NUMBER,
+    OBJECT,
+    YES_NO,
+    Operation,
+    Parameter,
+    fields,
+    list_of,
+    one_of,
+)
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
@@ -63,6 +72,7 @@ class TraceRoutes:
     ) -> None:
         """`flush_others` lets the other workers write what they have not written yet."""
         self.current, self.traces, self.flush_others = current, traces, flush_others
+        self._turn = asyncio.Semaphore(1)  # searches must not take all threads
 
     async def one(self, request: Request) -> Response:
         """Return the trace of an answer that the asker owns.
@@ -72,10 +82,10 @@ class TraceRoutes:
         asker: Asker = request.scope["slipway.asker"]
         owner = None if self._sees_all(asker) else asker.owner
         wanted = request.path_params["id"]
-        found = await asyncio.to_thread(self.traces.find, wanted, owner)
+        found = await self._find(wanted, owner)
         if found is None:
             await self.flush_others()
-            found = await asyncio.to_thread(self.traces.find, wanted, owner)
+            found = await self._find(wanted, owner)
         if found is None:
             kept = NOT_KEPT.format(kept=in_words(self.traces.keep_s))
             where = REJECTED if wanted.startswith("ref-") else kept
@@ -93,10 +103,15 @@ class TraceRoutes:
             )
         wanted = filter_of(request.query_params)
         await self.flush_others()
-        found, is_cut = await asyncio.to_thread(self.traces.recent, wanted)
+        async with self._turn:
+            found, is_cut = await asyncio.to_thread(self.traces.recent, wanted)
         return reply(
             {"object": "list", "kept_s": self.traces.keep_s, "is_cut": is_cut, "data": found}
         )
+
+    async def _find(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
+        async with self._turn:
+            return await asyncio.to_thread(self.traces.find, answer_id, owner)
 
     def _sees_all(self, asker: Asker) -> bool:
         return asker.admin or asker.everything or self.current.pipeline.admission.open
@@ -108,7 +123,15 @@ class TraceRoutes:
                 self.latest,
                 methods=["GET"],
                 does=Operation(
-                    about="the latest answers, for an admin key", query=FILTERS, errors=(Forbidden,)
+                    about="the latest answers, for an admin key",
+                    query=FILTERS,
+                    returns=fields(
+                        object=one_of("list"),
+                        kept_s=NUMBER,
+                        is_cut=YES_NO,
+                        data=list_of(OBJECT),
+                    ),
+                    errors=(Forbidden,),
                 ),
             ),
             ApiRoute(

@@ -85,7 +85,7 @@ function noteOf({ kind, error, facts, cost_usd }) {
   if (kind === "stage") return [error, ...Object.entries(facts).filter(([name]) => name !== "skipped").map(([name, value]) => `${name} ${value}`)].filter(Boolean).join(" · ");
   const how = facts.kind === "first" ? "" : named("attempt_kinds", facts.kind ?? "");
   const tokens = input_tokens == null ? "" : say("tokensShort", count(input_tokens), count(output_tokens ?? 0));
-  return [how, zone === "default" ? "" : zone, error, why, ttft_s == null ? "" : say("firstAfter", seconds(ttft_s)), tokens, cost_usd == null ? "" : money(cost_usd)].filter(Boolean).join(" · ");
+  return [how, zone === "default" ? "" : zone, error, why, ttft_s == null ? "" : say("firstAfter", seconds(ttft_s)), tokens, Number(cost_usd) ? money(cost_usd) : ""].filter(Boolean).join(" · ");
 }
 
 const levelOf = ({ kind, error }) => (error ? (error === "cancelled" ? "none" : "bad") : kind === "attempt" ? "call" : "stage");

@@ -64,7 +64,7 @@ export class Chart {
     this.cursor = draw("line", { class: "cursor", y1: EDGE.top, y2: HEIGHT - EDGE.bottom, visibility: "hidden" });
     this.svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.svg.replaceChildren(
-      ...[...Array(TICKS + 1).keys()].map((n) => this.gridLine((top * n) / TICKS)),
+      ...(known.length ? [...Array(TICKS + 1).keys()].map((n) => this.gridLine((top * n) / TICKS)) : [this.gridLine(0), this.nothing()]),
       ...this.timeTicks(from, to, span_s),
       ...(goal !== null && goal <= top ? [draw("line", { class: "goal", x1: EDGE.left, x2: width - EDGE.right, y1: y(goal), y2: y(goal) })] : []),
       ...this.lines.flatMap((line, n) => paths(line, times, lists[n], x, y)),
@@ -79,6 +79,12 @@ export class Chart {
     const text = draw("text", { x: left - 8, y: at + 4, "text-anchor": "end" });
     text.textContent = value === 0 ? "0" : this.format(value);
     return draw("g", {}, draw("line", { class: "grid", x1: left, x2: right, y1: at, y2: at }), text);
+  }
+
+  nothing() {
+    const text = draw("text", { x: (this.width + EDGE.left) / 2, y: HEIGHT / 2, "text-anchor": "middle" });
+    text.textContent = say("nothing");
+    return text;
   }
 
   timeTicks(from, to, span_s) {

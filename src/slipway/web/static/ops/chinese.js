@@ -76,6 +76,7 @@ export default {
   goalLine: "目标",
   time: "时间",
   values: "数值",
+  nothing: "这段时间没有数据",
   lineWords: (name, latest, least, most) => `${name}：现在 ${latest}，介于 ${least} 与 ${most} 之间。`,
   lineEmpty: (name) => `${name}：没有数据。`,
 

@@ -76,6 +76,7 @@ export default {
   goalLine: "goal",
   time: "Time",
   values: "Values",
+  nothing: "Nothing in this time",
   lineWords: (name, latest, least, most) => `${name}: ${latest} now, between ${least} and ${most}.`,
   lineEmpty: (name) => `${name}: nothing.`,
 
