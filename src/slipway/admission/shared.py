@@ -370,7 +370,8 @@ class SharedLimits:
             asked.decide("granted")
             return
         kind, number, limit = whole(result)
-        asked.meter, asked.limit = meters[number - 1].meter, max(0, limit - 1)
+        if limit:
+            asked.meter, asked.limit = meters[number - 1].meter, limit - 1
         asked.decide(REFUSALS[kind - 1])
 
     def _note_error(self, results: Sequence[Any] | None) -> None:

@@ -30,7 +30,8 @@ class Undecided:
         """`need` has requests, tokens, answers, money."""
         self.of, self.need = of, need
         self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.meter, self.limit = of[0].meter, 0  # which is full, and which of its limits
+        # which is full, and which of its limits
+        self.meter, self.limit = of[0].meter, of[0].first_limit(need)
 
     def decide(self, result: Result) -> None:
         if not self.answer.done():
@@ -58,6 +59,11 @@ class SharedMeter:
         meter = self.meter
         caps = (meter.rpm, meter.tpm, meter.most_answers, meter.day.cap, meter.month.cap)
         return [NO_LIMIT if cap is None else cap for cap in caps]
+
+    def first_limit(self, need: Numbers) -> int:
+        """Return which limit something meets first."""
+        caps = enumerate(self.limits())
+        return next((i for i, cap in caps if cap != NO_LIMIT and need[min(i, 3)]), 0)
 
     def begin_money(self) -> None:
         """Take what the budgets were loaded with for what was spent before."""
