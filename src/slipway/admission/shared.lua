@@ -3,6 +3,8 @@
 -- A meter's hash has a record of each server: absolute numbers, so that a message that is lost or
 -- that comes twice does no harm. `spare` is what a server may use more if it cannot ask: nobody else
 -- gets it until that server has said that it heard otherwise (`allowed` is what it believes now).
+-- Names of servers begin with that of their store: `base` has what each store's ledger has beside
+-- what its servers say, such as calls that a server made on its share just before it was killed.
 -- Record: seq, at, day, month, stale, requests, tokens, answers, held, day's USD, month's USD,
 -- spare (requests, tokens, answers, day's USD, month's USD). Amounts are picodollars.
 -- Lua's numbers are exact up to 2^53: 9,007 USD; above that, to a ten-billionth of the amount.
@@ -54,12 +56,17 @@ local function merge(meter, entry)
       save(meter, name, record)
     end
   end
-  local base, known = meter.base, entry.base
-  for i = 1, 3, 2 do
-    local period = i == 1 and day or month
-    if base[i] < period then base[i], base[i + 1] = period, 0 end
-    if known and known[i] == period then base[i + 1] = math.max(base[i + 1], known[i + 1]) end
+  local mine = meter.base[message.store] or {0, 0, 0, 0}
+  meter.base[message.store] = mine
+  for name, known in pairs(entry.base or {}) do
+    meter.base[name] = meter.base[name] or known
+    for i = 2, 4, 2 do
+      local there = meter.base[name]
+      if there[i - 1] == known[i - 1] then there[i] = math.max(there[i], known[i]) end
+    end
   end
+  if mine[1] < day then mine[1], mine[2] = day, 0 end
+  if mine[3] < month then mine[3], mine[4] = month, 0 end
 end
 
 -- Add up what the others use, and what is spare for them.
@@ -88,15 +95,22 @@ local function add_up(meter)
   meter.others, meter.spare = others, spare
 end
 
--- Begin with what the ledger has, unless the servers here have spent as much.
+-- Begin with what the ledger has, unless the servers with this store have spent as much.
 local function begin(meter, ledger)
-  local base, others = meter.base, meter.others
-  base[2] = math.max(base[2], ledger[1] - others[4] - others[5])
-  base[4] = math.max(base[4], ledger[2] - others[4] - others[6])
+  local mine, prefix = meter.base[message.store], message.store .. ':'
+  local in_day, in_month = 0, 0
+  for name, r in pairs(meter.records) do
+    if string.sub(name, 1, #prefix) == prefix then
+      in_day = in_day + r[9] + (r[3] == day and r[10] or 0)
+      in_month = in_month + r[9] + (r[4] == month and r[11] or 0)
+    end
+  end
+  mine[2] = math.max(mine[2], ledger[1] - in_day)
+  mine[4] = math.max(mine[4], ledger[2] - in_month)
 end
 
 local function open(key, entry)
-  local meter = {key = key, entry = entry, own = entry.own, records = {}, base = {0, 0, 0, 0}, tight = 0}
+  local meter = {key = key, entry = entry, own = entry.own, records = {}, base = {}, tight = 0}
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
     if all[i] == 'base' then meter.base = cmsgpack.unpack(all[i + 1])
@@ -110,10 +124,15 @@ local function open(key, entry)
   if entry.ledger then begin(meter, entry.ledger) end
   redis.call('HSET', key, 'base', cmsgpack.pack(meter.base))
   redis.call('PEXPIRE', key, KEPT)
+  meter.before = {0, 0}
+  for _, base in pairs(meter.base) do
+    if base[1] == day then meter.before[1] = meter.before[1] + base[2] end
+    if base[3] == month then meter.before[2] = meter.before[2] + base[4] end
+  end
   meter.all = {
     meter.others[1], meter.others[2], meter.others[3],
-    meter.others[4] + meter.others[5] + meter.base[2],
-    meter.others[4] + meter.others[6] + meter.base[4],
+    meter.others[4] + meter.others[5] + meter.before[1],
+    meter.others[4] + meter.others[6] + meter.before[2],
   }
   return meter
 end
@@ -184,11 +203,12 @@ for i, meter in ipairs(meters) do
       kept[1], kept[2], kept[3], kept[4], kept[5],
     })
     local others = meter.others
-    others[5], others[6] = others[5] + meter.base[2], others[6] + meter.base[4]
+    others[5], others[6] = others[5] + meter.before[1], others[6] + meter.before[2]
     replies[i] = {others = others, held_back = meter.spare, spare = spare, own = mine}
     if message.full then
       meter.records[me] = nil
-      replies[i].base = meter.base
+      replies[i].base = {}
+      for name, base in pairs(meter.base) do table.insert(replies[i].base, {name, base}) end
       replies[i].records = {}
       for name, record in pairs(meter.records) do
         table.insert(replies[i].records, {name, record})

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from operator import lt
 from typing import Any
@@ -66,10 +66,12 @@ decode = msgspec.msgpack.Decoder().decode
 class SharedLimits:
     """Decides with Redis what this server lets through; call `start` on the loop."""
 
-    def __init__(self, redis: SharedRedis, meters: Meters) -> None:
+    def __init__(self, redis: SharedRedis, meters: Meters, store: Callable[[], str]) -> None:
+        """`store` returns what identifies the store whose ledger budgets begin with."""
         self.redis, self._meters = redis, meters
         self.servers = 1  # that were alive when Redis last answered
         self.is_together: bool | None = None  # whether Redis answers; None until the start
+        self._find_store, self._store = store, ""
         self._me = secrets.token_hex(6)
         self._text = SCRIPT.read_text(encoding="utf-8")
         self._sha = ""
@@ -298,6 +300,7 @@ class SharedLimits:
     ) -> dict[str, Any]:
         now, periods = time.monotonic(), periods_now()
         self._seq += 1
+        self._store = self._store or self._find_store()
         numbers = {each: number for number, each in enumerate(meters, 1)}
         undecided = {each: list[Undecided]() for each in meters}
         for asked in self._open:
@@ -305,7 +308,8 @@ class SharedLimits:
                 if each in undecided:
                     undecided[each].append(asked)
         return {
-            "me": self._me,
+            "me": f"{self._store}:{self._me}",
+            "store": self._store,
             "seq": self._seq,
             "day": int(periods.day),
             "month": int(periods.month),
@@ -356,7 +360,7 @@ class SharedLimits:
             self._changed.add(each)  # the others get it when we have said that we know
         each.allowed, each.has_share = allowed, any(spare)
         if "base" in part:
-            each.base = whole(part["base"])
+            each.base = {text(name): whole(base) for name, base in as_list(part["base"])}
             each.records = {text(name): whole(record) for name, record in as_list(part["records"])}
         return is_today and each.heard(whole(part["others"]))
 
@@ -366,7 +370,8 @@ class SharedLimits:
             asked.decide("granted")
             return
         kind, number, limit = whole(result)
-        asked.meter, asked.limit = meters[number - 1].meter, max(0, limit - 1)
+        if limit:
+            asked.meter, asked.limit = meters[number - 1].meter, limit - 1
         asked.decide(REFUSALS[kind - 1])
 
     def _note_error(self, results: Sequence[Any] | None) -> None:

@@ -30,7 +30,8 @@ class Undecided:
         """`need` has requests, tokens, answers, money."""
         self.of, self.need = of, need
         self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.meter, self.limit = of[0].meter, 0  # which is full, and which of its limits
+        # which is full, and which of its limits
+        self.meter, self.limit = of[0].meter, of[0].first_limit(need)
 
     def decide(self, result: Result) -> None:
         if not self.answer.done():
@@ -48,7 +49,7 @@ class SharedMeter:
         self.is_joined = False  # whether Redis has our numbers
         self.allowed: Numbers | None = None  # how much we may use without asking
         self.records: dict[str, list[int]] = {}  # of the others, as last heard
-        self.base: list[int] | None = None  # what was spent before any of the servers here
+        self.base: dict[str, list[int]] = {}  # by store: what its ledger has beside the servers'
         self.ledger: Numbers | None = None  # what the ledger has, until Redis knows it
         self._others = [0, 0]  # what of the budgets' `spent` is not ours: day, month
         self._ends = (0.0, 0.0)
@@ -58,6 +59,11 @@ class SharedMeter:
         meter = self.meter
         caps = (meter.rpm, meter.tpm, meter.most_answers, meter.day.cap, meter.month.cap)
         return [NO_LIMIT if cap is None else cap for cap in caps]
+
+    def first_limit(self, need: Numbers) -> int:
+        """Return which limit something meets first."""
+        caps = enumerate(self.limits())
+        return next((i for i, cap in caps if cap != NO_LIMIT and need[min(i, 3)]), 0)
 
     def begin_money(self) -> None:
         """Take what the budgets were loaded with for what was spent before."""
@@ -138,8 +144,8 @@ def entry_of(
         entry["ledger"] = rounded(each.ledger)
     if not each.is_joined and each.records:
         entry["claims"] = {name: rounded(record) for name, record in each.records.items()}
-    if not each.is_joined and each.base is not None:
-        entry["base"] = rounded(each.base)
+    if not each.is_joined and each.base:
+        entry["base"] = {name: rounded(base) for name, base in each.base.items()}
     return entry
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -148,7 +149,12 @@ class Assembly:
 
     def share_limits(self, meters: Meters) -> SharedLimits | None:
         """Return what shares limits with other servers."""
-        return None if self.redis is None else SharedLimits(self.redis, meters)
+        return None if self.redis is None else SharedLimits(self.redis, meters, self.store_id)
+
+    def store_id(self) -> str:
+        """Return what identifies the store, and reveals nothing of its secret."""
+        secret = self.records.secret() or str(self.records.folder).encode()
+        return hashlib.sha256(b"slipway store " + secret).hexdigest()[:12]
 
     def count_answers(self) -> Telemetry:
         """Return the metrics."""
