@@ -22,7 +22,7 @@ from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.patterns import glob
 from slipway.settings import AccessRule
-from slipway.settings.tree import KeySettings
+from slipway.settings.keys import KeySettings
 from slipway.types import Asker, Within
 from waiting import PATIENCE_S
 

@@ -10,7 +10,7 @@ import msgspec
 from slipway.errors import BadRequest
 from slipway.settings import Allowance
 from slipway.settings.checks import MOST_BUDGET
-from slipway.settings.tree import AtLimit
+from slipway.settings.keys import AtLimit
 
 # the largest number of each limit, as in the settings
 MOST = {"rpm": 10_000_000, "tpm": 10_000_000_000, "answers": 1_000_000}

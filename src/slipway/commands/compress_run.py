@@ -23,7 +23,7 @@ from slipway.compress.reports import lines, write_reports
 from slipway.compress.results import ORIGINAL, RESULT, Outcome, Registered
 from slipway.compress.runner import thread_count
 from slipway.settings import Flags, share
-from slipway.settings.tree import GGUF
+from slipway.settings.models import GGUF
 from slipway.terminal import Bar
 from slipway.types import Record
 

@@ -5,34 +5,21 @@ that names file, line, field and fix; all problems are reported at once.
 """
 
 from slipway.settings.alerting import AlertSettings, NotifierSettings, Slo, SpendAlerts
+from slipway.settings.apps import AccessRule, AppSettings, RulesSettings
+from slipway.settings.caching import CacheSettings, CacheStorage
 from slipway.settings.checks import Endpoint, KnownNames, Needs, is_loopback
+from slipway.settings.keys import Allowance, KeySettings, Login, Oidc, TenantSettings
 from slipway.settings.loading import DEFAULT_FILE, Flags, load
-from slipway.settings.tree import (
-    AccessRule,
-    Allowance,
-    AppSettings,
-    CacheSettings,
-    CacheStorage,
+from slipway.settings.models import (
     ConnectionSettings,
-    KeySettings,
-    Limits,
-    Listen,
-    Login,
-    LogSettings,
-    MetricsSettings,
     ModelSettings,
-    Oidc,
-    OtlpSettings,
     Price,
     PriceTier,
     Route,
     RouteEntry,
-    RulesSettings,
-    Settings,
-    TenantSettings,
-    TraceSettings,
-    json_schema,
 )
+from slipway.settings.observing import LogSettings, MetricsSettings, OtlpSettings, TraceSettings
+from slipway.settings.tree import Limits, Listen, Settings, json_schema
 from slipway.settings.values import share
 
 __all__ = [

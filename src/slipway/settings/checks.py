@@ -13,22 +13,12 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from slipway.settings.alert_checks import check_alerting
-from slipway.settings.tree import (
-    GGUF,
-    POSTGRES,
-    SQLITE,
-    Allowance,
-    AppSettings,
-    CacheSettings,
-    Login,
-    ModelSettings,
-    Oidc,
-    OtlpSettings,
-    Price,
-    RulesSettings,
-    Settings,
-    without_password,
-)
+from slipway.settings.apps import AppSettings, RulesSettings
+from slipway.settings.caching import CacheSettings
+from slipway.settings.keys import Allowance, Login, Oidc
+from slipway.settings.models import GGUF, ModelSettings, Price
+from slipway.settings.observing import OtlpSettings
+from slipway.settings.tree import POSTGRES, SQLITE, Settings, without_password
 from slipway.settings.values import share
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires

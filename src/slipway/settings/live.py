@@ -13,8 +13,9 @@ from threading import Lock
 import msgspec
 
 from slipway.errors import SettingsError
+from slipway.settings.apps import AccessRule, AppSettings
 from slipway.settings.loading import Loaded
-from slipway.settings.tree import AccessRule, AppSettings, Settings
+from slipway.settings.tree import Settings
 
 log = logging.getLogger("slipway")
 SETTLE_S = 0.05  # a file that changed this recently may still be incomplete

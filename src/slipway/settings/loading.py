@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from slipway.errors import SettingsError
+from slipway.settings.apps import AppSettings, RulesSettings
 from slipway.settings.checks import (
     Endpoint,
     KnownNames,
@@ -16,17 +17,8 @@ from slipway.settings.checks import (
     parse_url,
     without_login,
 )
-from slipway.settings.tree import (
-    GGUF,
-    SQLITE,
-    AppSettings,
-    ConnectionSettings,
-    ModelSettings,
-    RouteEntry,
-    RulesSettings,
-    Settings,
-    without_password,
-)
+from slipway.settings.models import GGUF, ConnectionSettings, ModelSettings, RouteEntry
+from slipway.settings.tree import SQLITE, Settings, without_password
 
 DEFAULT_FILE = "slipway.yaml"
 

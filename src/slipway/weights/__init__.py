@@ -28,7 +28,7 @@ import msgspec
 
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
-from slipway.settings.tree import GGUF
+from slipway.settings.models import GGUF
 from slipway.types import Record
 
 _CONNECT_S = 3.0
