@@ -122,8 +122,8 @@ class Pair:
             with contextlib.closing(
                 open_records(Settings(store=f"sqlite:///{self.folder}/{name}/slipway.db"))
             ) as store:
-                rows = store.ledger.rows(LedgerFilter(owner=key_owner), limit=1000)
-            total += sum(row.cost or 0 for row in rows)
+                sums = store.ledger.sums("key", LedgerFilter(owner=key_owner))
+            total += sum(each.cost for each in sums)
         return total
 
 

@@ -86,6 +86,7 @@ class SharedLimits:
         self._is_late = False  # and the next one may be
         self._heard_at = time.monotonic()
         self._trouble = ""
+        self._wants_all = False  # whether the next reply should have the numbers of each server
         self._turn = 0  # which of the limits that are not in use is next
         redis.on_up.append(self._on_up)
 
@@ -264,7 +265,7 @@ class SharedLimits:
             asked.decide("unknown")
         self._waiting.clear()
 
-    async def _send(self, *, full_reply: bool = False) -> bool:
+    async def _send(self) -> bool:
         """Send what changed and what waits; return whether Redis has answered."""
         if not self._sha:
             self._is_late = False
@@ -274,7 +275,7 @@ class SharedLimits:
         concerned = dict.fromkeys(each for asked in waiting for each in asked.of)
         meters = list(concerned | dict.fromkeys(self._changed))
         self._changed.clear()
-        sent = self._message(meters, waiting, full_reply)
+        sent = self._message(meters, waiting)
         keys = [PREFIX, *(each.key for each in meters)]
         results = None
         try:
@@ -296,7 +297,7 @@ class SharedLimits:
         return True
 
     def _message(
-        self, meters: Sequence[SharedMeter], waiting: Sequence[Undecided], full_reply: bool
+        self, meters: Sequence[SharedMeter], waiting: Sequence[Undecided]
     ) -> dict[str, Any]:
         now, periods = time.monotonic(), periods_now()
         self._seq += 1
@@ -313,7 +314,7 @@ class SharedLimits:
             "seq": self._seq,
             "day": int(periods.day),
             "month": int(periods.month),
-            "full": full_reply,
+            "full": self._wants_all,
             "meters": [entry_of(each, some, now, periods) for each, some in undecided.items()],
             "asked": [
                 [[numbers[each] for each in asked.of], rounded(asked.need)] for asked in waiting
@@ -332,6 +333,7 @@ class SharedLimits:
             for asked in waiting:
                 asked.decide("unknown")
             return
+        self._wants_all = self._wants_all and not sent["full"]
         self.servers, self._in_doubt, self._heard_at = reply["servers"], False, time.monotonic()
         if not self.is_together:
             if self.is_together is not None:
@@ -429,12 +431,14 @@ class SharedLimits:
         if not active and number % IDLE_BEATS:
             return
         self._changed.update(active)
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.get_running_loop().create_task(self._full_beat())
+        self._wants_all = True
+        if self._changed:
+            self._send_soon()
+        elif self._sender is None or self._sender.done():  # to be seen, though nothing is in use
+            self._sender = asyncio.get_running_loop().create_task(self._send_once())
 
-    async def _full_beat(self) -> None:
-        if await self._send(full_reply=True):
-            await self._send_all()
+    async def _send_once(self) -> None:
+        await self._send()
 
     def _active(self) -> list[SharedMeter]:
         """Return the limits of this beat: all that are in use, and some of those that were."""
