@@ -101,17 +101,20 @@ def distil(
             break
         for group in optimiser.param_groups:
             group["lr"] = lesson.rate * _schedule(share, step - begun.step)
-        tokens = _batch(lesson, step)
-        with torch.no_grad():
-            wanted = torch.log_softmax(tells(known, tokens), -1)
-        loss = _kl(wanted, learns(taught.ready(), tokens))
-        loss.backward()
+        weights, loss = taught.ready(), 0.0
+        for tokens in _batch(lesson, step).split(1):  # one at a time: its logits are the most memory
+            with torch.no_grad():
+                wanted = torch.log_softmax(tells(known, tokens), -1)
+            part = _kl(wanted, learns(weights, tokens)) / lesson.batch
+            part.backward()
+            loss += float(part.detach())
+            del wanted, part
         taught.hand_over()
         torch.nn.utils.clip_grad_norm_(masters, 1.0)
         optimiser.step()
         spent = begun.cpu_s + time.process_time() - before
         share = min(1.0, max((step + 1) / lesson.steps, spent / lesson.cpu_s))
-        now = DistilProgress(step=step + 1, loss=float(loss.detach()), cpu_s=spent, share=share)
+        now = DistilProgress(step=step + 1, loss=loss, cpu_s=spent, share=share)
         seen(now)
         if time.monotonic() - saved > _SAVE_S:
             _save(half, taught, now)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from slipway.compress import plots
+from slipway.compress.judging import recovered
 from slipway.compress.measuring import Reading, Throughput
 from slipway.compress.results import DOMAIN, ORIGINAL, OTHER, Outcome, ResultFile
 
@@ -196,8 +197,13 @@ def _about_lessons(outcome: Outcome) -> Iterator[str]:
             f"Distilled for {taught.steps} steps in {taught.cpu_s / 60:.1f} CPU minutes, with "
             f"{taught.sampled} windows that the original wrote."
         )
+        pruned = outcome.pruned
+        final = recovered(outcome.original, pruned.file, outcome.result) if pruned else {}
         for text, share in taught.recovered.items():
-            yield f"Of the log-perplexity that pruning lost, {share:.0%} came back {text}."
+            yield (
+                f"Of the log-perplexity that pruning lost, {share:.0%} came back {text}; with the "
+                f"weights rounded as in the lessons, {final.get(text, share):.0%}."
+            )
 
 
 # Pages
