@@ -80,16 +80,15 @@ def target(name: str, folder: Path, up: int, pages: Path, checkout: Path) -> Tar
 
 def wait_until_read(found: Target) -> None:
     """Return once all documents have been read and embedded."""
-    until = time.monotonic() + 300
+    until = time.monotonic() + 600
     while time.monotonic() < until:
         reply = httpx.get(f"http://127.0.0.1:{found.port}/readyz", timeout=30, trust_env=False)
-        state: dict[str, Any] = reply.json()
-        text = json.dumps(state)
-        dense = next((p for p in text.split('"') if "/" in p and p.replace("/", "").isdigit()), "")
-        if state.get("state") == "ok" and (not dense or len(set(dense.split("/"))) == 1):
+        known: dict[str, Any] = reply.json()["knowledge"]["docs"]
+        dense = str(known.get("dense", "")).split("/")
+        if known["ready"] and known["read"] == "100 %" and len(set(dense)) == 1:
             return
         time.sleep(0.5)
-    raise SystemExit(f"{found.name} has not read the documents: {text}")
+    raise SystemExit(f"{found.name} has not read the documents: {known}")
 
 
 async def ask_all(port: int, asked: list[str], at_once: int) -> list[float]:
