@@ -17,7 +17,7 @@ from slipway.types import CallKind, Record, Usage
 AUDIO_MINUTE = 60_000  # milliseconds
 
 
-class LedgerRow(Record, frozen=True, kw_only=True):
+class LedgerRow(Record, frozen=True, kw_only=True, gc=False):
     """One call of a model and what it cost. It is booked once, when the call has ended.
 
     `owner` identifies the key (`Asker.owner`), `app` is the name that the client called: an app, a
@@ -49,7 +49,7 @@ class LedgerRow(Record, frozen=True, kw_only=True):
         return usd(self.cost)
 
 
-class CallUsage(Record, frozen=True, kw_only=True):
+class CallUsage(Record, frozen=True, kw_only=True, gc=False):
     """What one call to a model took; `cost` is in picodollars, None if it is unknown."""
 
     model: str

@@ -158,7 +158,7 @@ class Source(Record, frozen=True, kw_only=True):
     cited: bool = False
 
 
-class Usage(Record, frozen=True, kw_only=True):
+class Usage(Record, frozen=True, kw_only=True, gc=False):
     """What a provider charges for. `estimated` is true if the provider did not report all of it.
 
     `input_tokens` and `output_tokens` are totals. The other token counts are parts of them: tokens
@@ -380,7 +380,7 @@ class StageTaken(Record, frozen=True, kw_only=True):
 Sourced = Literal["sourced", "unsourced", "abstained"]
 
 
-class AnswerDone(Record, frozen=True, kw_only=True):
+class AnswerDone(Record, frozen=True, kw_only=True, gc=False):
     """The one record of a finished question, for metrics, logs and alerts.
 
     `error` is the error's code, or None for success. `usage` belongs to `model`; `other_usage`
@@ -418,7 +418,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     degraded: bool = False  # the documents are quoted since a model failed
 
 
-class AttemptDone(Record, frozen=True, kw_only=True):
+class AttemptDone(Record, frozen=True, kw_only=True, gc=False):
     """The one record of a call to a model.
 
     `error` is the code of its error, `cancelled` if it was given up, None for success; `why` is the

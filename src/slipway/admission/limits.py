@@ -9,7 +9,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from typing import Literal
 
 from slipway.admission.budgets import MoneyLimit, Periods, periods_at, picodollars
@@ -287,32 +286,36 @@ class Meters:
 
 REQUESTS = tuple(b"x-ratelimit-%b-requests" % each for each in (b"limit", b"remaining", b"reset"))
 TOKENS = tuple(b"x-ratelimit-%b-tokens" % each for each in (b"limit", b"remaining", b"reset"))
-ROWS = (
-    (REQUESTS, attrgetter("rpm"), attrgetter("requests"), attrgetter("others.requests")),
-    (TOKENS, attrgetter("tpm"), attrgetter("tokens"), attrgetter("others.tokens")),
-)
 
 
 def rate_headers(meters: Iterable[Meter]) -> Headers:
     """Return `x-ratelimit-*` headers as OpenAI sends them, of the meter with the least left."""
-    now, found = time.monotonic(), list[tuple[bytes, bytes]]()
-    for names, limit_of, window_of, others_of in ROWS:
-        least: tuple[int, int, SlidingWindow] | None = None
-        for meter in meters:
-            limit = limit_of(meter)
-            if limit is not None:
-                window = window_of(meter)
-                left = limit - window.used(now) - others_of(meter)
-                if least is None or left < least[0]:
-                    least = left, limit, window
-        if least is not None:
-            left, limit, window = least
-            found += (
-                (names[0], b"%d" % limit),
-                (names[1], b"%d" % max(0, left)),
-                (names[2], duration(window.empty_in(now))),
-            )
-    return tuple(found)
+    now = time.monotonic()
+    requests: tuple[int, int, SlidingWindow] | None = None
+    tokens: tuple[int, int, SlidingWindow] | None = None
+    for meter in meters:
+        if meter.rpm is not None:
+            left = meter.rpm - meter.requests.used(now) - meter.others.requests
+            if requests is None or left < requests[0]:
+                requests = left, meter.rpm, meter.requests
+        if meter.tpm is not None:
+            left = meter.tpm - meter.tokens.used(now) - meter.others.tokens
+            if tokens is None or left < tokens[0]:
+                tokens = left, meter.tpm, meter.tokens
+    if requests is None:
+        return () if tokens is None else header_row(TOKENS, *tokens, now)
+    row = header_row(REQUESTS, *requests, now)
+    return row if tokens is None else row + header_row(TOKENS, *tokens, now)
+
+
+def header_row(
+    names: Sequence[bytes], left: int, limit: int, window: SlidingWindow, now: float
+) -> Headers:
+    return (
+        (names[0], b"%d" % limit),
+        (names[1], b"%d" % (max(0, left))),
+        (names[2], duration(window.empty_in(now))),
+    )
 
 
 def duration(seconds: float) -> bytes:
@@ -320,5 +323,6 @@ def duration(seconds: float) -> bytes:
     if seconds < 1:
         return b"%dms" % math.ceil(seconds * 1000)
     if seconds < 60:
-        return f"{math.ceil(seconds * 10) / 10:g}s".encode()
+        whole, tenth = divmod(math.ceil(seconds * 10), 10)
+        return b"%d.%ds" % (whole, tenth) if tenth else b"%ds" % whole
     return b"%dm%ds" % divmod(math.ceil(seconds), 60)

@@ -67,7 +67,7 @@ class NoBooks:
 NO_BOOKS = NoBooks()
 
 
-class Facts(Record, frozen=True, kw_only=True):
+class Facts(Record, frozen=True, kw_only=True, gc=False):
     """What the head of a proxied answer says; `cost_usd` is None in streams and if the price is
     unknown.
     """

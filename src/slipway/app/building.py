@@ -37,6 +37,7 @@ from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.service import ServiceReports, goals_of
 from slipway.types import (
+    AnswerDone,
     Answered,
     AttemptDone,
     FeedbackGiven,
@@ -180,9 +181,11 @@ class Assembly:
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
+        self.observing.emit(record)
+        if type(record) is AnswerDone:  # half of them
+            return
         if isinstance(record, FeedbackGiven) and record.helpful is False:
             self.carried.cache.disliked(record.answer)
-        self.observing.emit(record)
         if isinstance(record, RuleUsed):
             self.writer.add(record)
         if isinstance(record, AttemptDone) and record.error is not None:

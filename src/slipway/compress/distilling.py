@@ -102,7 +102,9 @@ def distil(
         for group in optimiser.param_groups:
             group["lr"] = lesson.rate * _schedule(share, step - begun.step)
         weights, loss = taught.ready(), 0.0
-        for tokens in _batch(lesson, step).split(1):  # one at a time: its logits are the most memory
+        for tokens in _batch(lesson, step).split(
+            1
+        ):  # one at a time: its logits are the most memory
             with torch.no_grad():
                 wanted = torch.log_softmax(tells(known, tokens), -1)
             part = _kl(wanted, learns(weights, tokens)) / lesson.batch

@@ -20,16 +20,19 @@ LEARNED_FROM = 16  # calls after which old ones count less and less
 SAMPLED = 64  # of so many calls, the prompt of one is counted to learn from it
 
 
+NONE = msgspec.Raw()  # what a field is that a request does not have
+
+
 class _PromptMessage(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw()
+    tool_calls: msgspec.Raw = NONE
 
 
 class _PromptBody(msgspec.Struct):
     messages: list[_PromptMessage] = []
-    tools: msgspec.Raw = msgspec.Raw()
-    functions: msgspec.Raw = msgspec.Raw()
-    response_format: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = NONE
+    functions: msgspec.Raw = NONE
+    response_format: msgspec.Raw = NONE
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = None
@@ -54,24 +57,28 @@ def size_of(body: bytes) -> RequestSize:
         return RequestSize(-(-len(body) // CHARS_A_TOKEN), None)
     texts, more = list[str](), 0
     for message in request.messages:
-        if isinstance(message.content, str):
-            texts.append(message.content)
-        for part in message.content if isinstance(message.content, list) else ():
-            if isinstance(text := part.get("text"), str):
-                texts.append(text)
-            elif part.get("type") == "image_url":
-                more += IMAGE_TOKENS
-        more += _raw_tokens(message.tool_calls)
-    more += sum(map(_raw_tokens, (request.tools, request.functions, request.response_format)))
-    limits = [
-        limit
-        for limit in (request.max_tokens, request.max_completion_tokens)
-        if limit is not None and limit > 0
-    ]
+        content = message.content
+        if isinstance(content, str):
+            texts.append(content)
+        elif content is not None:
+            for part in content:
+                if isinstance(text := part.get("text"), str):
+                    texts.append(text)
+                elif part.get("type") == "image_url":
+                    more += IMAGE_TOKENS
+        if message.tool_calls is not NONE:
+            more += _raw_tokens(message.tool_calls)
+    for raw in (request.tools, request.functions, request.response_format):
+        if raw is not NONE:
+            more += _raw_tokens(raw)
+    most, other = request.max_tokens, request.max_completion_tokens
+    if most is None or most <= 0 or (other is not None and 0 < other < most):
+        most = other
     choices = max(1, request.n or 1)
-    most = min(limits, default=None)
     return RequestSize(
-        tokens_in("".join(texts)) + more, None if most is None else most * choices, choices
+        tokens_in("".join(texts)) + more,
+        None if most is None or most <= 0 else most * choices,
+        choices,
     )
 
 

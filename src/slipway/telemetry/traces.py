@@ -2,7 +2,7 @@
 
 A record says which stages ran and which models were tried, when, and how each ended; never what was
 asked or answered. `emit` costs the event loop a tenth of a microsecond; a thread writes what came
-in a second into a file.
+in a quarter of a second into a file, so that few records are in memory.
 """
 
 import logging
@@ -28,7 +28,7 @@ from slipway.types import (
 log = logging.getLogger("slipway")
 KEEP_S = 86_400.0
 AT_MOST_BYTES = 512 * 1024 * 1024
-FLUSH_S = 1.0
+FLUSH_S = 0.25
 PRUNE_S = 60.0  # between two looks for old segments
 MOST_WAITING = 40_000  # records in memory while they cannot be written
 # An answer may be tried again any number of times; only its latest records are shown
@@ -104,7 +104,7 @@ class Traces:
     # writing
 
     def start(self) -> None:
-        """Begin to write once a second."""
+        """Begin to write every FLUSH_S seconds."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="slipway-traces", daemon=True)
             self._thread.start()
