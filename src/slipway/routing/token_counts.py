@@ -71,15 +71,18 @@ def size_of(body: bytes) -> RequestSize:
     for raw in (request.tools, request.functions, request.response_format):
         if raw is not NONE:
             more += _raw_tokens(raw)
-    most, other = request.max_tokens, request.max_completion_tokens
-    if most is None or most <= 0 or (other is not None and 0 < other < most):
-        most = other
-    choices = max(1, request.n or 1)
+    most, choices = _most_output(request), max(1, request.n or 1)
     return RequestSize(
-        tokens_in("".join(texts)) + more,
-        None if most is None or most <= 0 else most * choices,
-        choices,
+        tokens_in("".join(texts)) + more, None if most is None else most * choices, choices
     )
+
+
+def _most_output(request: _PromptBody) -> int | None:
+    """Return the smaller of the two limits that a request may set; None if it sets none."""
+    most, other = request.max_tokens, request.max_completion_tokens
+    if other is not None and other > 0 and (most is None or most <= 0 or other < most):
+        most = other
+    return most if most is not None and most > 0 else None
 
 
 def tokens_in(text: str) -> int:
