@@ -55,26 +55,34 @@ def size_of(body: bytes) -> RequestSize:
         request = _decode(body)
     except (msgspec.MsgspecError, RecursionError):
         return RequestSize(-(-len(body) // CHARS_A_TOKEN), None)
-    texts, more = list[str](), 0
+    texts = list[str]()
+    more = sum(
+        _raw_tokens(raw)
+        for raw in (request.tools, request.functions, request.response_format)
+        if raw is not NONE
+    )
     for message in request.messages:
-        content = message.content
-        if isinstance(content, str):
-            texts.append(content)
-        elif content is not None:
-            for part in content:
-                if isinstance(text := part.get("text"), str):
-                    texts.append(text)
-                elif part.get("type") == "image_url":
-                    more += IMAGE_TOKENS
+        if isinstance(message.content, str):
+            texts.append(message.content)
+        elif message.content is not None:
+            more += _part_tokens(message.content, texts)
         if message.tool_calls is not NONE:
             more += _raw_tokens(message.tool_calls)
-    for raw in (request.tools, request.functions, request.response_format):
-        if raw is not NONE:
-            more += _raw_tokens(raw)
     most, choices = _most_output(request), max(1, request.n or 1)
     return RequestSize(
         tokens_in("".join(texts)) + more, None if most is None else most * choices, choices
     )
+
+
+def _part_tokens(parts: list[dict[str, Any]], texts: list[str]) -> int:
+    """Add the texts of a message's parts to `texts`; return the tokens of the others."""
+    more = 0
+    for part in parts:
+        if isinstance(text := part.get("text"), str):
+            texts.append(text)
+        elif part.get("type") == "image_url":
+            more += IMAGE_TOKENS
+    return more
 
 
 def _most_output(request: _PromptBody) -> int | None:
