@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from slipway import weights
+from slipway.compress import quantising
 from slipway.compress.runner import Runner
 from slipway.knowledge import opened
 from slipway.knowledge.parsing import Parser
@@ -22,7 +23,10 @@ from watchdog import watched
 
 TESTS = Path(__file__).parent
 BROWSER, PROCESS = "browser", "process"
-STARTERS: tuple[Any, ...] = (subprocess, Parser, Runner, opened, weights.pull, watched)
+STARTERS: tuple[Any, ...] = (
+    *(subprocess, Parser, Runner, opened, weights.pull, watched),
+    quantising.write_with_tool,
+)
 EVENTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec")
 
 

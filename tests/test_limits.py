@@ -204,7 +204,7 @@ def test_a_budget_survives_the_worker_that_counts_it(tmp_path: Path) -> None:
             spent = workers.server.get("/v1/usage", headers=AUTH).json()
         assert last.status_code == 402
         assert {reply.status_code for reply in answered} <= {200, 402, 503}
-        with contextlib.closing(open_records(settings["store"])) as store:
+        with contextlib.closing(open_records(Settings(store=settings["store"]))) as store:
             rows = store.ledger.rows(LedgerFilter(), limit=1000)
         lost = sum(row.error == "lost" for row in rows)
         assert sum(row.cost or 0 for row in rows) == 10**12
