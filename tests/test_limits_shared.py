@@ -334,6 +334,8 @@ def test_a_wrong_password_is_a_clear_error(tmp_path: Path) -> None:
         with serving(tmp_path, settings=settings) as server:
             until(lambda: "rejected the user or password: correct them in `shared`" in server.log)
             until(lambda: server.get("/readyz").json()["state"] == "degraded")
+            key = {"Authorization": "Bearer sk-budget"}
+            assert "slipway_limits_shared 0" in server.get("/metrics", headers=key).text
             assert ":wrong@" not in server.log
 
 
