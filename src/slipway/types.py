@@ -35,9 +35,13 @@ def new_id(prefix: str) -> str:
     Reads random bytes for 256 ids at a time, which is faster.
     """
     if not _random:
-        block = secrets.token_bytes(4096)
-        _random.extend(block[i : i + 16] for i in range(0, 4096, 16))
+        _draw()
     return f"{prefix}-{_random.pop().hex()}"
+
+
+def _draw() -> None:
+    block = secrets.token_bytes(4096)
+    _random.extend(block[i : i + 16] for i in range(0, 4096, 16))
 
 
 def new_row_id(prefix: str) -> str:
@@ -46,7 +50,9 @@ def new_row_id(prefix: str) -> str:
     Rows with such ids are appended to an index; rows with random ids are inserted all over it, which
     takes a database twice as long.
     """
-    return f"{prefix}-{time.time_ns() // 1000:014x}{new_id('')[1:17]}"
+    if not _random:
+        _draw()
+    return f"{prefix}-{time.time_ns() // 1000:014x}{_random.pop()[:8].hex()}"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
