@@ -114,6 +114,7 @@ class RowWriter:
         self._started = threading.Lock()
         self._tried_at = time.monotonic()  # when the last batch was begun
         self._look_at = 0.0
+        self._has_looked = False
         self._warned = False
         self.lost = 0
         self.why_down: str | None = None
@@ -170,7 +171,7 @@ class RowWriter:
         """
         self.start()
         end = time.monotonic() + within_s
-        while self.waiting or (self._thread is not None and not self._look_at):
+        while self.waiting or (self._thread is not None and not self._has_looked):
             if time.monotonic() >= end:
                 return False
             time.sleep(0.005)
@@ -285,6 +286,7 @@ class RowWriter:
             self._look_at = now + LOOK_S
             for segment in self.journal.abandoned():
                 self._adopt(segment)
+            self._has_looked = True  # only now: `flush` waits for what was found
 
     def _close_segment(self, *, is_read_later: bool) -> None:
         before = self.journal.begin_segment(is_read_later=is_read_later)
