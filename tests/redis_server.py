@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -45,6 +46,11 @@ class RedisServer:
             s.sendall(sent)
             return s.recv(65536)
         return b""
+
+    def calls(self, command: str) -> int:
+        """Return how often a command was sent."""
+        found = re.search(rf"cmdstat_{command}:calls=(\d+)", self.command("INFO", "ALL").decode())
+        return int(found[1]) if found else 0
 
     def freeze(self) -> None:
         assert self.process is not None

@@ -483,6 +483,7 @@ class Prober:
             "/v1/documents", files=files, data=data, headers={"Authorization": f"Bearer {key.key}"}
         )
         assert reply.status_code == 201, reply.text
+        page = replace(page, path=reply.json()["data"][0]["path"])
         self.world.pages[page.path] = page
 
     async def edit(self) -> None:

@@ -84,7 +84,23 @@ def odd_bytes(more: bytes) -> Reply:
     return form(events(stream, END, DONE), whole(completion("Hi")[:-1] + b"," + more + b"}"))
 
 
+def slowly(start: bytes) -> Reply:
+    """What was not requested, a stream or a completion; its first bytes arrive one by one."""
+    stream = b"".join(b"data: %b\n\n" % data for data in (said("Hi"), END, DONE))
+
+    def writes(body: bytes) -> tuple[tuple[float, bytes], ...]:
+        head = head_of(200, [("Content-Length", str(len(body)))])
+        return ((0.0, head), *((0.01, body[at : at + 1]) for at in range(12)), (0.01, body[12:]))
+
+    return lambda is_stream: Behaviour(
+        "slowly", None, writes(start + (completion("Hi") if is_stream else stream)), "keep"
+    )
+
+
 ODD: dict[str, Reply] = {
+    "first-bytes-alone": slowly(b""),
+    "byte-order-mark-in-parts": slowly(b"\xef\xbb\xbf"),
+    "white-space-in-parts": slowly(b"\n \n"),
     "bytes-not-utf8": odd_bytes(b'"note":"\xc4\xe3\xba\xc3"'),
     "half-surrogate": odd_bytes(b'"note":"\\ud83d"'),
     "minus-infinity": odd_bytes(b'"x":-Infinity'),

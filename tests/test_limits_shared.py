@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -22,7 +23,8 @@ from redis_server import RedisServer, redis_server
 from slipway.admission import owner_of
 from slipway.providers.mock import MockServer
 from slipway.settings import Settings
-from slipway.store import LedgerFilter, open_records
+from slipway.store import LedgerFilter, RecordStore, open_records
+from steady_load import steady_load
 from waiting import until
 
 pytestmark = pytest.mark.skipif(
@@ -45,6 +47,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "sk-requests": {"rpm": 20},
     "sk-answers": {"answers": 3},
     "sk-tokens": {"tpm": 100},
+    "sk-steady": {"rpm": 30_000, "tpm": 600_000, "answers": 1000, "usd_per_day": 1000},
 }
 
 
@@ -98,8 +101,18 @@ class Pair:
             until(lambda: len(self.slow.requests) > seen)
             yield
 
+    def spent_usd(self, key: str) -> list[str]:
+        """Return what each server says that a key has spent today."""
+        asked = {"Authorization": f"Bearer {key}"}
+        used = [server.get("/v1/usage", headers=asked).json() for server in self.servers]
+        return [each["budgets"][0]["spent_usd"] for each in used]
+
     def states(self) -> list[str]:
         return [server.get("/readyz").json()["state"] for server in self.servers]
+
+    def servers_known(self) -> list[int]:
+        """Return how many servers each of them counts."""
+        return [each.get("/readyz").json()["limits"]["servers"] for each in self.servers]
 
     def shares_are_known(self, key: str) -> bool:
         """Return whether both servers know what the other has used."""
@@ -114,17 +127,27 @@ class Pair:
         """Return whether each server has written this since then."""
         return all(now > was for now, was in zip(self.said(what), before, strict=True))
 
+    def stores(self) -> Iterator[RecordStore]:
+        for name in ("one", "two"):
+            settings = Settings(store=f"sqlite:///{self.folder}/{name}/slipway.db")
+            with contextlib.closing(open_records(settings)) as store:
+                yield store
+
     def spent(self, key: str) -> int:
         """Return what both ledgers have of a key, in picodollars."""
-        total = 0
-        key_owner = owner_of(key)
-        for name in ("one", "two"):
-            with contextlib.closing(
-                open_records(Settings(store=f"sqlite:///{self.folder}/{name}/slipway.db"))
-            ) as store:
-                sums = store.ledger.sums("key", LedgerFilter(owner=key_owner))
-            total += sum(each.cost for each in sums)
-        return total
+        of = LedgerFilter(owner=owner_of(key))
+        found = [each.ledger.sums("key", of) for each in self.stores()]
+        return sum(each.cost for sums in found for each in sums)
+
+    def rows(self, key: str) -> Counter[str]:
+        """Count the rows of both ledgers by answer."""
+        of, found = LedgerFilter(owner=owner_of(key)), Counter[str]()
+        for store in self.stores():
+            after = ""
+            while page := store.ledger.rows(of, limit=5_000, after=after):
+                found.update(row.answer for row in page)
+                after = page[-1].id
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +166,21 @@ def codes(replies: list[httpx.Response]) -> Counter[int]:
     return Counter(reply.status_code for reply in replies)
 
 
+def test_servers_that_nobody_asks_hear_from_redis_all_the_time(pair: Pair) -> None:
+    said = pair.said(ALONE)
+    messages = pair.redis.calls("evalsha")
+    until(lambda: pair.redis.calls("evalsha") > messages + 12)
+    assert pair.said(ALONE) == said
+    assert pair.servers_known() == [2, 2]
+
+
 def test_two_servers_spend_one_budget_to_the_last_call(pair: Pair) -> None:
     """500 concurrent requests of 0.01 USD meet a budget of 1 USD."""
     replies = pair.ask_all("sk-budget", 500)
     assert codes(replies) == {200: 100, 402: 400}
     refused = next(reply for reply in replies if reply.status_code == 402)
     assert refused.json()["error"]["code"] == "budget_spent"
-    for server in pair.servers:
-        used = server.get("/v1/usage", headers={"Authorization": "Bearer sk-budget"}).json()
-        assert used["budgets"][0]["spent_usd"] == "1"
+    assert pair.spent_usd("sk-budget") == ["1", "1"]
 
 
 def test_a_call_that_fits_once_others_took_less_waits_for_them(pair: Pair) -> None:
@@ -315,13 +344,10 @@ def test_a_killed_server_costs_no_cent(pair: Pair) -> None:
         pair.servers[1].process.kill()
         pair.servers[1] = pair.stack.enter_context(pair.server("two"))
     assert load.codes()[402] == 20
-    assert 90 <= len(pair.mock.requests) - seen <= 100
+    asked = len(pair.mock.requests) - seen
+    assert 90 <= asked <= 100
     until(lambda: 90 * 10**10 <= pair.spent("sk-killed") <= 10**12)
-    used = [
-        server.get("/v1/usage", headers={"Authorization": "Bearer sk-killed"}).json()
-        for server in pair.servers
-    ]
-    assert [each["budgets"][0]["spent_usd"] for each in used] == ["1", "1"]
+    assert pair.spent_usd("sk-killed") == ["1", "1"]
 
 
 def test_a_wrong_password_is_a_clear_error(tmp_path: Path) -> None:
@@ -334,6 +360,8 @@ def test_a_wrong_password_is_a_clear_error(tmp_path: Path) -> None:
         with serving(tmp_path, settings=settings) as server:
             until(lambda: "rejected the user or password: correct them in `shared`" in server.log)
             until(lambda: server.get("/readyz").json()["state"] == "degraded")
+            key = {"Authorization": "Bearer sk-budget"}
+            assert "slipway_limits_shared 0" in server.get("/metrics", headers=key).text
             assert ":wrong@" not in server.log
 
 
@@ -358,3 +386,46 @@ def test_freezes_lost_data_and_kills_cost_no_cent(pair: Pair) -> None:
     assert codes == {200: codes[200], 402: 10}
     until(lambda: pair.spent("sk-soaked") >= 39 * 10**12)
     assert pair.spent("sk-soaked") <= 40 * 10**12
+
+
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.soak)])
+def test_a_frozen_redis_fails_no_request_and_loses_no_row(pair: Pair, seconds: float) -> None:
+    """100 requests a second to two servers, with every kind of limit to be counted together."""
+    until(lambda: pair.servers_known() == [2, 2])
+    key, seen = {"authorization": "Bearer sk-steady"}, len(pair.mock.requests)
+    with ExitStack() as stack:
+        loads = [
+            stack.enter_context(steady_load(server.url, "m", per_s=50, **key))
+            for server in pair.servers
+        ]
+        until(lambda: all(len(load.acknowledged) > seconds * 10 for load in loads))
+        frozen_at = time.monotonic()
+        pair.redis.freeze()
+        until(lambda: pair.states() == ["degraded", "degraded"])
+        time.sleep(max(0.0, frozen_at + seconds - time.monotonic()))
+        thawed_at = time.monotonic()
+        pair.redis.thaw()
+        until(lambda: pair.states() == ["ok", "ok"])
+        healthy_s = time.monotonic() - thawed_at
+        until(lambda: all(load.times[-1][0] > thawed_at + healthy_s for load in loads))
+    assert [load.failed for load in loads] == [[], []]
+    assert healthy_s < 3.0 + pair.servers[0].at_once_s()
+    acknowledged = [answer for load in loads for answer in load.acknowledged]
+    calls = len(pair.mock.requests) - seen
+    assert calls == len(acknowledged) == sum(load.sent for load in loads)
+    until(lambda: pair.rows("sk-steady").total() >= calls)
+    rows = pair.rows("sk-steady")
+    assert [rows[answer] for answer in acknowledged] == [1] * calls
+    spent_usd = f"{Decimal(pair.spent('sk-steady')).scaleb(-12).normalize():f}"
+    until(lambda: pair.spent_usd("sk-steady") == [spent_usd, spent_usd])
+    times = [each for load in loads for each in load.times]
+    healthy = [took for at, took in times if at < frozen_at]
+    frozen = [took for at, took in times if frozen_at < at < thawed_at]
+    print(  # noqa: T201 - for the one who measures
+        f"{calls} requests, none failed, {len(rows)} rows; ms (p50, p99): "
+        f"healthy {in_ms(healthy)}, frozen {in_ms(frozen)}; healthy after {healthy_s:.2f} s"
+    )
+
+
+def in_ms(times: list[float]) -> tuple[float, float]:
+    return round(1000 * median(times), 1), round(1000 * p99(times), 1)

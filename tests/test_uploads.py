@@ -1,6 +1,7 @@
 """Test uploads over HTTP: known at once, read a few at a time, visible only to their readers."""
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -35,7 +36,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             {"key": KEYS["clerk"], "documents": True},
             {"key": KEYS["reader"]},
         ],
-        "apps": {"docs": {"knowledge": ["./docs"]}},
+        "apps": {
+            "docs": {
+                "knowledge": ["./docs"],
+                "access": [{"path": "uploads/pay-list.md", "groups": ["hr"]}],
+            }
+        },
         "limits": {"head_timeout": "2s"},
         "embedding": "none",
     }
@@ -61,8 +67,13 @@ def one(server: Serving, who: str, id_: str) -> httpx.Response:
     return server.get(f"/v1/documents/{id_}", headers=of(who))
 
 
+def documents(server: Serving, who: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.get("/v1/documents", headers=of(who)).json()["data"]
+    return found
+
+
 def paths(server: Serving, who: str) -> list[str]:
-    return [each["path"] for each in server.get("/v1/documents", headers=of(who)).json()["data"]]
+    return [each["path"] for each in documents(server, who)]
 
 
 def read(server: Serving, who: str, id_: str) -> dict[str, Any]:
@@ -111,18 +122,73 @@ def test_a_groups_upload_is_hidden_from_others_while_it_is_read_and_if_it_fails(
 ) -> None:
     slow = sent(server, "hr", ("salaries.html", SLOWER), groups="hr").json()["data"][0]
     assert slow["state"] == "reading"
-    assert "uploads/salaries.html" in paths(server, "hr")
-    assert "uploads/salaries.html" not in paths(server, "clerk")
+    assert slow["path"] in paths(server, "hr")
+    assert slow["path"] not in paths(server, "clerk")
     assert one(server, "clerk", slow["id"]).status_code == 404
 
     broken = sent(server, "hr", ("dismissals.pdf", hostile.damaged_page()), groups="hr").json()[
         "data"
     ][0]
     assert read(server, "hr", broken["id"])["state"] == "failed"
-    assert "uploads/dismissals.pdf" in paths(server, "hr")
-    assert "uploads/dismissals.pdf" not in paths(server, "clerk")
+    assert broken["path"] in paths(server, "hr")
+    assert broken["path"] not in paths(server, "clerk")
     assert one(server, "clerk", broken["id"]).status_code == 404
     assert read(server, "hr", slow["id"])["state"] == "done"
+
+
+MARK = re.compile(r"~[0-9a-f]{8}(?=\.md$)")
+
+
+def test_an_uploads_name_never_tells_whether_there_is_a_hidden_one_of_that_name(
+    server: Serving,
+) -> None:
+    """The clerk sees the same with and without a hidden upload of that name, and nothing of it."""
+    for name in ("secret", "free"):
+        plan = (f"{name}.md", b"# Plan\n\nWe buy the quarry.")
+        if name == "secret":
+            hidden = sent(server, "hr", plan, groups="hr").json()["data"][0]
+        (own,) = sent(server, "clerk", plan).json()["data"]
+        assert MARK.sub("", own["path"]) == f"uploads/{name}.md" != own["path"]
+        assert own["title"] == "Plan"
+        (again,) = sent(server, "clerk", plan).json()["data"]
+        assert (again["path"], again["id"]) == (own["path"], own["id"])
+        mine = [each for each in paths(server, "clerk") if name in each]
+        assert mine == [own["path"]]
+    assert one(server, "hr", hidden["id"]).json()["state"] == "done"
+
+
+def test_a_rule_holds_for_every_upload_of_that_name(server: Serving) -> None:
+    """Whoever sends it, and whatever name it is stored under."""
+    page = ("pay-list.md", b"# Pay list\n\nThe otter is paid 88 crowns.")
+    ids = [sent(server, key, page).json()["data"][0]["id"] for key in ("hr", "clerk", "clerk")]
+    assert len(set(ids)) == 3  # the clerk may not read, and so not replace, any of them
+    for id_ in ids:
+        assert read(server, "hr", id_)["state"] == "done"
+        assert (
+            one(server, "clerk", id_).status_code == one(server, "reader", id_).status_code == 404
+        )
+    asked = {"app": "docs", "question": "What is the otter paid?", "stream": False}
+    for key, sources in (("hr", 3), ("clerk", 0), ("reader", 0)):
+        answer = server.post("/v1/answers", asked, headers=of(key)).json()
+        assert sum("Pay list" in each["heading"] for each in answer["sources"]) == sources
+
+
+def test_an_upload_takes_the_place_of_one_that_its_sender_may_read(server: Serving) -> None:
+    """Its own, or the only one; of several others none."""
+    menu = ("menu.md", b"# Menu\n\nSoup.")
+    (of_clerk,) = sent(server, "clerk", menu).json()["data"]
+    (of_hr,) = sent(server, "hr", menu, groups="hr").json()["data"]
+    assert of_hr["id"] == of_clerk["id"]
+    (other,) = sent(server, "clerk", menu).json()["data"]
+    assert other["id"] != of_hr["id"]
+    for key in ("hr", "clerk"):
+        before = sorted(paths(server, "hr"))
+        (again,) = sent(server, key, menu, groups="").json()["data"]
+        assert again["id"] == {"hr": of_hr, "clerk": other}[key]["id"]
+        assert sorted(paths(server, "hr")) == before
+    sent_back = other["path"].removeprefix("uploads/")
+    (returned,) = sent(server, "clerk", (sent_back, b"# Menu\n\nStew.")).json()["data"]
+    assert returned["id"] == other["id"]
 
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}

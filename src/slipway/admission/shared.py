@@ -53,7 +53,7 @@ from slipway.store.redis import SharedRedis
 log = logging.getLogger("slipway")
 SCRIPT = files("slipway.admission").joinpath("shared.lua")
 BEAT_S = 0.25  # between two messages if nobody asks: what others use is known so far back
-IDLE_BEATS = 4  # so many times longer if no limit is in use
+IDLE_BEATS = 2  # so many times longer if no limit is in use; must end well within AWAY_S
 MOST_IDLE = 100  # limits in a beat that were not used just now; the others follow in the next ones
 HOT_S = 2.0  # so long after its last use a limit is part of every beat
 AWAY_S = 1.0  # without a reply for so long, nobody waits for Redis any more

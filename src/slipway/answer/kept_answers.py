@@ -42,7 +42,7 @@ from slipway.types import (
     SectionState,
     SourceFound,
     UsageReport,
-    new_id,
+    new_answer_id,
 )
 
 # Notices of answers that are not as good as they should be: another question deserves a better one
@@ -462,7 +462,7 @@ def refresh_soon(asked: KeptAsk) -> None:
     """Write the answer again in the background, unless that is already being done."""
     if joinable(asked) is not None:
         return
-    question = msgspec.structs.replace(asked.question, id=new_id("ans"))
+    question = msgspec.structs.replace(asked.question, id=new_answer_id())
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")
     again.key, again.version, again.may_keep = asked.key, asked.version, asked.may_keep
     books = asked.pipeline.books

@@ -19,7 +19,7 @@ from slipway.providers import Call
 from slipway.providers.reshaping import DONE, chunks_of, completion_of
 from slipway.providers.sse import Framer, data_of
 from slipway.routing import Route, RoutedAnswer
-from slipway.types import Asker, CacheFacts, CacheWish, Piece, Saved, new_id
+from slipway.types import Asker, CacheFacts, CacheWish, Piece, Saved, new_answer_id
 
 COMPLETE = frozenset({"stop", "tool_calls", "function_call"})  # finish reasons of answers to keep
 REFUSED = re.compile(rb'"refusal"\s*:\s*"[^"]')
@@ -428,7 +428,7 @@ def refresh_soon(question: KeptQuestion) -> None:
     if joinable(question) is not None:
         return
     name, books = question.route.name, question.pipeline.books
-    tally = Tally(new_id("ans"), "refresh", name, question.asker, False, books)
+    tally = Tally(new_answer_id(), "refresh", name, question.asker, False, books)
 
     async def refresh() -> None:
         await answer_by_flight(question, tally, NobodyWriter(), fresh=False)

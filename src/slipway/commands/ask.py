@@ -22,7 +22,7 @@ from slipway.providers.sse import LINE, Framer, data_of
 from slipway.routing import models_of
 from slipway.settings import Flags
 from slipway.terminal import printable
-from slipway.types import Asker, Message, Question, new_id
+from slipway.types import Asker, Message, Question, new_answer_id
 from slipway.web.runs import Run
 from slipway.web.wire import EVENT_NAMES, event_data, section_heading, whole_answer
 from slipway.weights.fetching import fetch
@@ -75,7 +75,7 @@ def question_for(pipeline: Pipeline, app_name: str | None, text: str) -> tuple[A
         raise BadRequest(f"There is no app `{app_name}`.", f"Known: {', '.join(pipeline.names)}.")
     message = Message(role="user", content=text)
     question = Question(
-        id=new_id("ans"),
+        id=new_answer_id(),
         app=app.name,
         text=text,
         messages=(message,),

@@ -24,7 +24,7 @@ from slipway.evals.scoring import Cited
 from slipway.prompt import HISTORY_CHARS
 from slipway.routing import models_of
 from slipway.settings import AppSettings, Flags, RouteEntry, Settings
-from slipway.types import Asker, Message, Question, new_id
+from slipway.types import Asker, Message, Question, new_answer_id
 from slipway.web.runs import Run
 from slipway.web.wire import EVENT_NAMES, event_data
 
@@ -140,7 +140,7 @@ def _asks(pipeline: Pipeline, name: str) -> Any:
                 )
             )
         question = Question(
-            id=new_id("ans"),
+            id=new_answer_id(),
             app=app.name,
             text=text,
             messages=tuple(

@@ -13,12 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from secrets import token_hex
 from typing import IO, Any
 
 from slipway.errors import Conflict, SettingsError
 from slipway.knowledge import answerability, files, fusion
-from slipway.knowledge.access import Access
+from slipway.knowledge.access import Access, without_mark
 from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.document_store import Doc, StoredPassage
@@ -378,23 +377,35 @@ class Knowledge:
     ) -> tuple[str, str]:
         """Keep an uploaded file and return (id of its document, its path); `read` reads it later.
 
-        Replace an earlier upload of the same name if this asker may read it. Another asker's upload
-        stays, and only the suffix of the new name reveals that it exists.
+        Replace an earlier upload of the same name if this asker may read it; others stay.
         """
         collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
         with uploads.changing:
+            name = self._stored_name(without_mark(name), asker)
             path = uploads.path_of(name, collection.by_path)
-            before = [
-                doc
-                for doc in (collection.by_path.get(path), uploads.waiting.get(path))
-                if doc is not None
-            ]
-            if not all(self.access.may_read(asker, doc, collection.documents) for doc in before):
-                stem, dot, kind = name.rpartition(".")
-                name = f"{stem}-{token_hex(4)}{dot}{kind}"
-                path = uploads.path_of(name, collection.by_path)
             uploads.save(name, path, content, tags, groups, asker.owner)
         return collection.document_store.public(path), path
+
+    def _stored_name(self, name: str, asker: Asker) -> str:
+        """Return the name of the file whose place an upload takes, or a new one.
+
+        Of several that the asker may read, its own is replaced, else the one without a mark, else
+        none. Every new name has a random mark, also if nothing has that name: only then does it not
+        tell whether there is an upload that the asker may not read. The operator may read all, and
+        needs no mark.
+        """
+        collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
+        readable = {
+            stored: docs
+            for stored, docs in uploads.named(name, collection.by_path).items()
+            if all(self.access.may_read(asker, doc, collection.documents) for doc in docs)
+        }
+        own = [each for each, docs in readable.items() if uploads.is_of(docs[-1], asker.owner)]
+        if own or (len(readable) == 1 and name not in readable):
+            return (own or list(readable))[0]
+        if name in readable or asker.everything:
+            return name
+        return uploads.free_name(name)
 
     @property
     def keeps_uploads(self) -> bool:

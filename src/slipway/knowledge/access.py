@@ -6,6 +6,7 @@ A document's own front matter can only narrow that. Documents that an asker may 
 before anything is ranked or counted.
 
 A rule that matches no document is probably misspelt, so it closes rather than opens (`_Unmatched`).
+An upload is matched by the name that its sender gave it as well, whatever name it is stored under.
 """
 
 import os
@@ -16,6 +17,7 @@ from datetime import date
 from difflib import SequenceMatcher
 from functools import cached_property, lru_cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol
 
 from slipway.errors import BadRequest
@@ -32,8 +34,27 @@ _SIMILAR = 0.7  # of two names (difflib's ratio): one may be a misspelling of th
 _NAME_LETTERS = 4  # shorter names are similar only if they are equal
 _FILE = re.compile(r"\.[^\W_]{1,5}$")  # a name that ends like a file's
 _NO_LETTERS = re.compile(r"[\W_]+")
+# What `marked` adds to a name; a sender's own name never keeps one
+_MARK = re.compile(r"(?<=.)(~[0-9a-f]{8})+(?=\.[^.]*$)")
 
 Groups = frozenset[str]
+
+
+def marked(name: str) -> str:
+    """Return the name with a random mark, under which an upload is stored: `plan~1f3a9c02.md`."""
+    stem, dot, kind = name.rpartition(".")
+    return f"{stem}~{token_hex(4)}{dot}{kind}"
+
+
+def as_written(path: str) -> str:
+    """Return an upload's path with the name that its sender gave it. Other paths stay."""
+    if not path.startswith(f"{UPLOADS}/"):
+        return path
+    return f"{UPLOADS}/{without_mark(path.rpartition('/')[2])}"
+
+
+def without_mark(name: str) -> str:
+    return _MARK.sub("", name)
 
 
 class NamedFile(Protocol):
@@ -262,14 +283,18 @@ class RuleMatcher:
         must not.
         """
         sure, perhaps = dict.fromkeys([doc.path]), dict[str, None]()
+        is_sent = True
         for source in self.sources:
             inside = source.relative(doc.file)
             if inside is None:
                 continue
+            is_sent = False
             sure[inside] = None
             for name in source.names:
                 to = perhaps if self._ambiguous[source.folder, name] else sure
                 to[f"{name}/{inside}"] = None
+        if is_sent:
+            sure[as_written(doc.path)] = None
         if not self.sources and doc.home:
             sure |= dict.fromkeys([doc.home, doc.home.partition("/")[2]])
         return [names_in(name) for name in sure], [names_in(name) for name in perhaps]
@@ -333,7 +358,7 @@ class _Unmatched:
         if not self.pattern.literals:
             return False
         last = self.pattern.literals[-1]
-        *folders, name = doc.path.split("/")
+        *folders, name = as_written(doc.path).split("/")
         names = [name] if self.names_file else [name, *folders]
         return any(_is_similar(last, each) for each in names)
 
@@ -407,7 +432,7 @@ def matcher(within: Within | None) -> Callable[[RestrictedDocument], bool]:
     since, until = _day(within.since, "since"), _day(within.until, "until")
 
     def wanted(doc: RestrictedDocument) -> bool:
-        if pattern is not None and not pattern.match(doc.path):
+        if pattern is not None and not any(map(pattern.match, {doc.path, as_written(doc.path)})):
             return False
         if tags and not tags <= {tag.casefold() for tag in doc.tags}:
             return False

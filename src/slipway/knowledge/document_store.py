@@ -67,10 +67,13 @@ class ReadDocument(Record, frozen=True, kw_only=True):
 
 
 class UploadInfo(Record, frozen=True, kw_only=True):
-    """The tags that the sender gave an upload, and the groups that may read it (None: everybody)."""
+    """The tags that the sender gave an upload, the groups that may read it (None: everybody), and
+    the sender's key.
+    """
 
     tags: frozenset[str] = frozenset()
     groups: frozenset[str] | None = None
+    by: str = ""
 
 
 class StoredPassage(Record, frozen=True, kw_only=True):
@@ -416,13 +419,14 @@ class DocumentStore:
     def upload(self, name: str, version: str) -> UploadInfo | None:
         """Return the record of an upload in that version; None if there is none."""
         row = self._db.execute(
-            "SELECT tags, groups FROM uploads WHERE collection = ? AND name = ? AND version = ?",
+            "SELECT tags, groups, by FROM uploads WHERE collection = ? AND name = ? AND version = ?",
             (self.id, name, version),
         )
         found = row.fetchone()
-        return (
-            UploadInfo(tags=_set(found[0]) or frozenset(), groups=_set(found[1])) if found else None
-        )
+        if not found:
+            return None
+        tags = _set(found[0]) or frozenset()
+        return UploadInfo(tags=tags, groups=_set(found[1]), by=found[2])
 
 
 _DOC = "id, public, path, file, home, state, stamp, size, version, format, title, date, tags, groups, passages, reason, page, next, read_at"

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from slipway.knowledge import files
+from slipway.knowledge.access import as_written
 from slipway.knowledge.document_store import Doc, DocumentStore, ReadDocument
 from slipway.knowledge.freshness import FORMAT, UNSETTLED, is_same, is_settled, stamp, version_of
 from slipway.knowledge.fusion import embedded_text
@@ -96,7 +97,7 @@ class FileReader:
                 known and not self._uploads.holds(doc.file) and is_same(known, doc)
             ):  # an upload's tags and groups may have changed
                 return msgspec.structs.replace(known, stamp=state, size=len(data))
-            return self._cut(doc, self._parsed(data, found.path, within_s))
+            return self._cut(doc, self._parsed(data, as_written(found.path), within_s))
         except _CannotOpen as error:  # try again at the next scan
             return ReadDocument(doc=_failed(msgspec.structs.replace(doc, stamp=UNSETTLED), error))
         except UnknownAccess as error:
@@ -114,7 +115,7 @@ class FileReader:
         data, _ = self._bytes(files.FoundFile(path=doc.path, file=doc.file))
         return self._cut(
             msgspec.structs.replace(doc, version=_version(data), groups=()),
-            self._parsed(data, doc.path),
+            self._parsed(data, as_written(doc.path)),
         )
 
     def _parsed(self, data: bytes, path: str, within_s: float | None = None) -> ParsedDocument:

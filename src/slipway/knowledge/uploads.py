@@ -12,11 +12,10 @@ from typing import IO
 import msgspec
 
 from slipway.knowledge import files
+from slipway.knowledge.access import UPLOADS, as_written, marked
 from slipway.knowledge.document_store import Doc, DocumentStore, UploadInfo
 from slipway.knowledge.freshness import FORMAT, stamp, version_of
 from slipway.knowledge.readers import UnreadableFile
-
-UPLOADS = "uploads"
 
 
 class UnknownAccess(UnreadableFile):
@@ -37,6 +36,27 @@ class Uploads:
     def holds(self, file: str) -> bool:
         """Return whether the file is an upload."""
         return Path(file).parent == self.folder
+
+    def named(self, name: str, known: Mapping[str, Doc]) -> dict[str, list[Doc]]:
+        """Return the uploads that their senders gave this name, by the names of their files: the
+        versions that are read and those that wait.
+        """
+        path, found = f"{UPLOADS}/{name}", dict[str, list[Doc]]()
+        for doc in (*known.values(), *self.waiting.values()):
+            if as_written(doc.path) == path and self.holds(doc.file):
+                found.setdefault(Path(doc.file).name, []).append(doc)
+        return found
+
+    def is_of(self, doc: Doc, owner: str) -> bool:
+        """Return whether this key has sent the present version of an upload."""
+        said = self._document_store.upload(Path(doc.file).name, doc.version)
+        return said is not None and said.by == owner
+
+    def free_name(self, name: str) -> str:
+        """Return a name with a mark that no file has."""
+        while (self.folder / (free := marked(name))).exists():
+            pass
+        return free
 
     def path_of(self, name: str, known: Mapping[str, Doc]) -> str:
         """Return the path of the upload with that name; for a new name, a path that no `known`

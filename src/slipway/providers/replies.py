@@ -61,6 +61,9 @@ BROKEN_OFF = frozenset(
 HEARTBEAT = re.compile(rb"[\w .:+-]{0,40}", re.ASCII)  # data that is a word, such as `ping`
 TakeUsual = Callable[[bytes, list[str]], bool]
 EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+POSSIBLE_STARTS = frozenset(  # with more bytes, they may become one of these, or a byte order mark
+    start[:size] for start in (*EVENT_STARTS, BOM) for size in range(len(start))
+)
 HIGH_HALVES = ("\ud800", "\udbff")
 
 
@@ -99,8 +102,8 @@ class OpenAIReply:
         try:
             raw = await self.reply.chunk()
             if raw[:1] != b"{" or not self.reply.is_complete:
-                self.begun = raw.removeprefix(BOM)
-                if self.begun.lstrip().startswith(EVENT_STARTS):
+                self.begun = await self.beginning(raw)
+                if self.begun.startswith(EVENT_STARTS):
                     return self.completion(completion_of(await self.chunks()), None)
                 raw = await self.rest()
         except ProviderError as error:
@@ -234,10 +237,10 @@ class OpenAIReply:
         """Wait until there are whole events, or the stream has ended."""
         while not self.events:
             data = await self.block()
-            if self.is_first_block and data.strip():
+            if self.is_first_block:
                 self.is_first_block = False
-                data = data.removeprefix(BOM)
-                if data.lstrip().startswith((b"{", b"[")):
+                data = await self.beginning(data)
+                if data.startswith((b"{", b"[")):
                     self.events = await self.whole_as_events(data)
                     return
             if not data:
@@ -251,6 +254,17 @@ class OpenAIReply:
                 await asyncio.sleep(0)  # reading and passing on a large event are two steps
             if not self.events and not self.framer.is_comment:
                 self.quiet_since = None  # an event that arrives slowly is no silence
+
+    async def beginning(self, data: bytes) -> bytes:
+        """Return the first bytes, which begin with `data`: as many as are necessary to see whether
+        they begin an event, without a byte order mark and white space before them.
+        """
+        while True:
+            begun = data.lstrip().removeprefix(BOM).lstrip()
+            if begun in POSSIBLE_STARTS and (more := await self.reply.chunk()):
+                data = begun + more
+            else:
+                return begun
 
     async def block(self) -> bytes:
         """Return the next bytes. Raises ProviderSlow if only comments came for too long after the

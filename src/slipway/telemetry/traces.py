@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.telemetry import trace_files
-from slipway.telemetry.trace_files import Found, TimedRecord, TraceWriter
+from slipway.telemetry.trace_files import AT_ONCE, Found, TimedRecord, TraceWriter
 from slipway.telemetry.trace_views import summary, tries
 from slipway.types import (
     AnswerDone,
@@ -139,14 +139,16 @@ class Traces:
 
     def _write(self) -> None:
         try:
-            self._writer.write(self._unwritten)
+            while self._unwritten:
+                self._writer.write(self._unwritten[:AT_ONCE])
+                del self._unwritten[:AT_ONCE]
+                time.sleep(0)
         except OSError as error:
             if not self._is_failing:
                 self._is_failing = True
                 log.warning(UNWRITTEN, error.strerror or error)
             self._drop(len(self._unwritten) - MOST_WAITING)
         else:
-            self._unwritten = []
             if self._is_failing:
                 self._is_failing = False
                 log.info("traces are written again")

@@ -31,7 +31,7 @@ from slipway.types import (
     Message,
     Question,
     Within,
-    new_id,
+    new_answer_id,
 )
 from slipway.web.asgi import Receive, Scope, Send
 from slipway.web.cache_headers import cache_headers, wish_of
@@ -139,7 +139,7 @@ class AnswerRoutes:
                 param="attachments",
             )
         attached = self.attachments.get(asker.owner, request.attachments)
-        answer_id = scope["slipway.ref"] = new_id("ans")
+        answer_id = scope["slipway.ref"] = new_answer_id()
         run = self.runs.start(
             Question(
                 id=answer_id,

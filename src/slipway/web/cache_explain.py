@@ -11,7 +11,7 @@ from slipway.answer import Current
 from slipway.answer.kept_answers import KeptAsk
 from slipway.answer.similar import explain
 from slipway.errors import BadRequest, Forbidden, ModelNotFound
-from slipway.types import Asker, Message, Question, new_id
+from slipway.types import Asker, Message, Question, new_answer_id
 from slipway.web.descriptions import Operation
 from slipway.web.guard import Guard
 from slipway.web.names import check_name
@@ -57,7 +57,7 @@ class CacheExplainRoutes:
         if not wanted.question.strip():
             raise BadRequest("`question` is empty.", "Send a question.", param="question")
         question = Question(
-            id=new_id("ans"),
+            id=new_answer_id(),
             app=app.name,
             text=wanted.question,
             messages=(Message(role="user", content=wanted.question),),

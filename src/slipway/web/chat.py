@@ -11,7 +11,7 @@ from slipway.answer import App, Current, Pipeline, proxy, proxy_kept
 from slipway.answer.writing import wants_json
 from slipway.errors import BadRequest, Cancelled, NotCached
 from slipway.providers import encode_json
-from slipway.types import Asker, Failed, Question, new_id
+from slipway.types import Asker, Failed, Question, new_answer_id
 from slipway.web.answers import (
     ANSWER_ERRORS,
     CACHE_WISH,
@@ -130,7 +130,7 @@ class ChatRoutes:
         asker: Asker = exchange.asker  # type: ignore[assignment]  # the guard has set it
         pipeline = self.current.pipeline
         check_name(pipeline, chat.model, asker)
-        answer_id = exchange.ref = new_id("ans")
+        answer_id = exchange.ref = new_answer_id()
         writer = exchange.writer = writing(exchange, answer_id, self.heartbeats)
         if (route := pipeline.routes.get(chat.model)) is None:
             await self.answer_by_app(pipeline, chat, body, answer_id, writer)

@@ -3,7 +3,7 @@
 import { speak } from "./notices.js";
 import { call, get, readiness } from "./server.js";
 import { Uploads, kindNames } from "./uploads.js";
-import { button, dropFocus, el, loadStyle, failureNodes, unreadWords } from "./dom.js";
+import { button, dropFocus, el, loadStyle, failureNodes, shownPath, unreadWords } from "./dom.js";
 import { exactWords, failureWords, say } from "./words.js";
 
 await loadStyle("documents.css");
@@ -47,6 +47,7 @@ async function look() {
   try {
     const [list, state] = await Promise.all([get(`v1/documents?app=${encodeURIComponent(app)}`), readiness()]);
     if (app !== panel.app) return;
+    for (const document of list.data) document.path = shownPath(document.path);
     Object.assign(panel, { list, state: state.knowledge[app] });
     panel.tell(state);
     dropFocus(part("failure"), part("close"));

@@ -48,7 +48,10 @@ export function unreadWords(document) {
   return `${(document.reason ?? document.error ?? say("unread")).replace(/\.$/, "")}${where && ` (${where})`}.`;
 }
 
-export const place = (source) => [source.path, source.heading, pageOf(source)].filter(Boolean).join(", ");
+/** The path with the name that an upload's sender gave it: the server adds a mark to some, as in `uploads/plan~1f3a9c02.md`. */
+export const shownPath = (path) => (path.startsWith("uploads/") ? path.replace(/([^/])(?:~[0-9a-f]{8})+(?=\.[^.]*$)/, "$1") : path);
+
+export const place = (source) => [shownPath(source.path), source.heading, pageOf(source)].filter(Boolean).join(", ");
 
 /** Sets the text if it differs: text that is written again is read out again. */
 export function setText(node, text) {

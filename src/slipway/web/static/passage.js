@@ -1,6 +1,6 @@
 /** A source opened in place, below what cites it: what is known of it at once, then its passage as the server has it now. One at a time. */
 
-import { button, copyText, el, pageOf, place } from "./dom.js";
+import { button, copyText, el, pageOf, place, shownPath } from "./dom.js";
 import { showExcerpt } from "./excerpt.js";
 import { call, get } from "./server.js";
 import { toast } from "./toast.js";
@@ -70,8 +70,8 @@ function fill(parts, { path, page, heading, title, trail, text }, answer) {
   const about = el(
     "div",
     {},
-    el("p", { className: "path", textContent: [path, pageOf({ path, page })].filter(Boolean).join(", ") }),
-    el("p", { className: "heading", textContent: heading || title || path }),
+    el("p", { className: "path", textContent: [shownPath(path), pageOf({ path, page })].filter(Boolean).join(", ") }),
+    el("p", { className: "heading", textContent: heading || title || shownPath(path) }),
     el("p", { className: "trail", textContent: above.join(" › "), hidden: !above.length }),
   );
   parts.head.querySelector("div")?.remove();

@@ -1,6 +1,6 @@
 /** The places that an answer draws on: what it cites in sight, what was also found a click away; while nothing is written yet, all that was found. */
 
-import { el, pageOf, place, setText } from "./dom.js";
+import { el, pageOf, place, setText, shownPath } from "./dom.js";
 import { togglePassage } from "./passages.js";
 import { say } from "./words.js";
 
@@ -47,11 +47,11 @@ export class Sources {
 
   item(source) {
     const item = el("li");
-    const where = [source.path, pageOf(source)].filter(Boolean).join(", ");
+    const where = [shownPath(source.path), pageOf(source)].filter(Boolean).join(", ");
     const opener = el("button", { type: "button", className: "place", ariaLabel: say("source", source.n, place(source)) });
     opener.append(
       el("span", { className: "n", textContent: String(source.n) }),
-      el("span", { className: "heading", textContent: source.heading || source.path }),
+      el("span", { className: "heading", textContent: source.heading || shownPath(source.path) }),
       el("span", { className: "path", textContent: where }),
     );
     opener.setAttribute("aria-expanded", "false");
