@@ -17,7 +17,7 @@ from slipway.types import CallKind, Record, Usage
 AUDIO_MINUTE = 60_000  # milliseconds
 
 
-class LedgerRow(Record, frozen=True, kw_only=True, gc=False):
+class LedgerRow(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One call of a model and what it cost. It is booked once, when the call has ended.
 
     `owner` identifies the key (`Asker.owner`), `app` is the name that the client called: an app, a

@@ -175,7 +175,7 @@ class Source(Record, frozen=True, kw_only=True):
     cited: bool = False
 
 
-class Usage(Record, frozen=True, kw_only=True, gc=False):
+class Usage(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What a provider charges for. `estimated` is true if the provider did not report all of it.
 
     `input_tokens` and `output_tokens` are totals. The other token counts are parts of them: tokens

@@ -30,7 +30,7 @@ BUSY_S = 1.0  # when to come back if all answers at a time are in progress
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class Need(Record, frozen=True, kw_only=True):
+class Need(Record, frozen=True, kw_only=True, gc=False):
     """What a call may take at most. `amount` is in picodollars; None if the price is unknown."""
 
     model: str
@@ -326,16 +326,12 @@ def rate_lines(meters: Iterable[Meter]) -> bytes:
             if tokens is None or left < least_tokens:
                 least_tokens, tokens = left, meter
     if requests is not None:
-        lines = limit_lines(REQUESTS, requests.rpm, least_requests, requests.requests, now)
+        reset = duration(requests.requests.empty_in(now))
+        lines = REQUESTS % (requests.rpm, max(0, least_requests), reset)
     if tokens is not None:
-        lines += limit_lines(TOKENS, tokens.tpm, least_tokens, tokens.tokens, now)
+        reset = duration(tokens.tokens.empty_in(now))
+        lines += TOKENS % (tokens.tpm, max(0, least_tokens), reset)
     return lines
-
-
-def limit_lines(
-    form: bytes, limit: int | None, left: int, window: SlidingWindow, now: float
-) -> bytes:
-    return form % (limit, max(0, left), duration(window.empty_in(now)))
 
 
 def duration(seconds: float) -> bytes:

@@ -229,38 +229,16 @@ class Tally:
         return self._book(took, kind).cost
 
     def _book(self, took: AttemptUsage, kind: CallKind | None) -> LedgerRow:
-        usage = took.usage
-        row = self._row(
-            took.reserved or new_row_id("call"),
-            took.candidate,
-            usage,
-            ledger.cost_of(took.candidate.rates, usage) if took.is_charged else 0,
-            kind=kind or took.kind,
-            upstream=took.upstream,
-            error=took.error,
-        )
+        usage, candidate, asker = took.usage, took.candidate, self.asker
+        model, rates = candidate.model, candidate.rates
+        cost = ledger.cost_of(rates, usage) if took.is_charged else 0
         if took.reserved:
-            tokens = usage.input_tokens + usage.output_tokens
-            self._holds.pop(took.reserved).settle(tokens, row.cost)
+            hold = self._holds.pop(took.reserved)
+            hold.settle(usage.input_tokens + usage.output_tokens, cost)
         if self.cost is not None:
-            self.cost = None if row.cost is None else self.cost + row.cost
-        self._books.add(row)
-        return row
-
-    def _row(
-        self,
-        id_: str,
-        candidate: Candidate,
-        usage: Usage,
-        cost: int | None,
-        *,
-        kind: CallKind = "first",
-        upstream: str = "",
-        error: str | None = None,
-    ) -> LedgerRow:
-        model, rates, asker = candidate.model, candidate.rates, self.asker
-        return LedgerRow(
-            id=id_,
+            self.cost = None if cost is None else self.cost + cost
+        row = LedgerRow(
+            id=took.reserved or new_row_id("call"),
             answer=self.id,
             at=time.time(),
             owner=asker.owner,
@@ -269,13 +247,15 @@ class Tally:
             model=model.name,
             provider=model.kind,
             zone=model.zone,
-            kind=kind,
-            upstream=upstream,
-            error=error,
+            kind=kind or took.kind,
+            upstream=took.upstream,
+            error=took.error,
             usage=usage,
             cost=cost,
             price_source=rates.source if rates is not None else "",
         )
+        self._books.add(row)
+        return row
 
     def charge_side_call(self, took: AttemptUsage) -> CallUsage:
         """Book a call that writes none of the answer, such as one that rewrites the question."""

@@ -12,7 +12,6 @@ import logging
 import mmap
 import os
 import secrets
-import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +36,7 @@ _decode = msgspec.json.Decoder(HeldCall).decode
 class HoldLog:
     """The file of this process: lines with a checksum each, up to the first zero byte.
 
-    `hold` is called on the event loop, `settled` in any thread.
+    All calls come from one thread: that of the event loop.
     """
 
     def __init__(self, folder: Path, size: int = SIZE) -> None:
@@ -45,7 +44,6 @@ class HoldLog:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._held: dict[str, tuple[int, bytes]] = {}  # where the line of a call is, and its text
-        self._lock = threading.Lock()
         self._open(size)
 
     def _open(self, size: int) -> None:
@@ -67,19 +65,19 @@ class HoldLog:
         """Write a call that begins. Raises OSError if the disk is full."""
         content = _encode(call)
         line = b"%08x %b\n\0" % (zlib.crc32(content), content)
-        with self._lock:
-            if self._end + len(line) > self._size:
-                self._begin_file(len(line))
-            self._append(call.id, line)
+        if self._end + len(line) > self._size:
+            self._begin_file(len(line))
+        self._append(call.id, line)
 
     def settled(self, id_: str) -> None:
         """Forget a call: the journal or the ledger has it, or it was not made."""
-        with self._lock:
-            held = self._held.pop(id_, None)
-            if not self._held:
-                self._memory[0], self._end = 0, 0
-            elif held is not None:
-                self._memory[held[0]] = GONE
+        held = self._held.pop(id_, None)
+        if held is None:
+            return
+        if self._held:
+            self._memory[held[0]] = GONE
+        else:
+            self._memory[0] = self._end = 0
 
     def _begin_file(self, more: int) -> None:
         """Begin another file, with all that counts and space for twice as much."""
@@ -101,11 +99,10 @@ class HoldLog:
 
     def close(self) -> None:
         """End the file; what is still held stays in it for the next process."""
-        with self._lock:
-            if not self._held:
-                self._path.unlink(missing_ok=True)
-            self._memory.close()  # it holds the file, and so the lock
-            os.close(self._file)
+        if not self._held:
+            self._path.unlink(missing_ok=True)
+        self._memory.close()  # it holds the file, and so the lock
+        os.close(self._file)
 
 
 def take_lost(folder: Path) -> Iterator[tuple[Path, list[LedgerRow]]]:

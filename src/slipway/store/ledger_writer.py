@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class LedgerWriter:
         self.watch: Callable[[LedgerRow], None] = lambda row: None
         self._holds: HoldLog | None = None
         self._unkept = set[str]()  # calls whose rows only memory has
+        self._late = deque[str]()  # those of them that the store has by now
         self._recovered = False
         self._recovering = threading.Lock()
         writer.saved = self._saved
@@ -50,6 +52,8 @@ class LedgerWriter:
             if self._holds is None:
                 self._holds = HoldLog(self._folder)
             self._holds.hold(call)
+            while self._late:
+                self._holds.settled(self._late.popleft())
         except OSError as error:
             log.warning("a call cannot be noted before it begins (%s)", error.strerror)
 
@@ -59,10 +63,10 @@ class LedgerWriter:
             self._holds.settled(call_id)
 
     def _saved(self, kind: str, rows: Sequence[Any]) -> None:
-        if kind == "ledger" and self._unkept and self._holds is not None:
-            for id_ in self._unkept.intersection(row.id for row in rows):
-                self._unkept.discard(id_)
-                self._holds.settled(id_)
+        if kind == "ledger" and self._unkept:  # in the writer's thread
+            late = self._unkept.intersection(row.id for row in rows)
+            self._unkept.difference_update(late)
+            self._late += late
 
     def flush(self, within_s: float) -> bool:
         """Wait until the store has what was added until now; False if that took too long."""
@@ -87,4 +91,6 @@ class LedgerWriter:
     def close(self) -> None:
         """End the notes; call it when the writer has ended."""
         if self._holds is not None:
+            while self._late:
+                self._holds.settled(self._late.popleft())
             self._holds.close()

@@ -82,7 +82,7 @@ SORTS: dict[str, Sort] = {
 NAMES: dict[type[Any], str] = {sort.row: name for name, sort in SORTS.items()}
 
 
-class Waiting(Record, frozen=True, kw_only=True):
+class Waiting(Record, frozen=True, kw_only=True, gc=False):
     """A row that is not in the store yet; `segment` is None if the journal could not keep it."""
 
     kind: str
@@ -271,12 +271,14 @@ class RowWriter:
         self._at_once = max(self._at_once // 4, FEWEST)
 
     def _tend_segments(self) -> None:
-        """Sync what was appended, close a segment that is full, and find those left behind."""
+        """Sync what the store does not take, close a segment that is full, and find those left
+        behind.
+        """
         now, current = time.monotonic(), self.journal.current
         try:
             if current is not None:
-                if current.unsaved:
-                    current.sync()
+                if self.why_down is not None and current.unsaved:
+                    current.sync()  # otherwise the store syncs the rows in a moment
                 crowded = len(self._rows) + len(self._batch) >= self._most
                 if current.size >= SEGMENT_BYTES or crowded != current.is_read_later:
                     self._close_segment(is_read_later=crowded)
@@ -310,8 +312,10 @@ class RowWriter:
 
     def _take(self) -> None:
         """Take the next batch, from memory or else from a closed segment."""
-        while self._rows and len(self._batch) < AT_ONCE:
-            self._batch.append(self._rows.popleft())
+        rows, batch = self._rows, self._batch
+        while rows and len(batch) < AT_ONCE:
+            batch.append(rows[0])  # it is always in one of the two: `flush` looks at both
+            rows.popleft()
         if not self._batch and self._later:
             segment = self._later[0]
             kept = self.journal.read(segment, row_of)
@@ -326,7 +330,9 @@ class RowWriter:
         store = self._store()
         while batch:
             kind, some = batch[0].kind, batch[: self._at_once]
-            group = list(itertools.takewhile(lambda waiting: waiting.kind == kind, some))  # noqa: B023 - called at once
+            group = some
+            if any(waiting.kind != kind for waiting in some):
+                group = list(itertools.takewhile(lambda waiting: waiting.kind == kind, some))  # noqa: B023 - called at once
             try:
                 self._write_group(store, kind, group)
             except RowError:

@@ -170,6 +170,9 @@ def values_of(record: TracedRecord) -> Sequence[Any]:
 def fields_of(record: TracedRecord) -> dict[str, Any]:
     """Return the fields of a record, as they would be read."""
     fields: dict[str, Any] = msgspec.to_builtins(record)
+    usage = getattr(record, "usage", None)
+    if isinstance(usage, Usage):  # with the counts that are 0
+        fields["usage"] = msgspec.structs.asdict(usage)
     return fields
 
 
