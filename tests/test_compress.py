@@ -125,6 +125,9 @@ def test_killed_at_a_stage_it_goes_on_and_comes_to_the_same(home: Path, label: s
         process.communicate()
     done = compress(home, *args[1:])
     assert done.returncode == 0, done.stderr
+    report = json.loads((home / "out" / "report.json").read_text())
+    # also what the process had that was killed
+    assert report["memory"] == max(stage["memory"] for stage in state(home).values()) > 0
     whole = (home / "out" / "tiny-small.gguf").read_bytes()
     fresh = compress(home, *args[1:-1], "fresh")
     assert fresh.returncode == 0, fresh.stderr

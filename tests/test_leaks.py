@@ -18,7 +18,8 @@ import plain_http
 from processes import COMMAND, Serving, models, port_in, run, serving
 from slipway import weights
 from slipway.errors import WeightsError
-from slipway.weights import Weights, WeightsFile
+from slipway.weights import Weights
+from slipway.weights.sources import WeightsFile
 from waiting import until
 from watchdog import replying
 

@@ -18,7 +18,8 @@ from processes import COMMAND, run
 from slipway import weights
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
-from slipway.weights import Weights, WeightsFile, Wheel
+from slipway.weights import Weights
+from slipway.weights.sources import WeightsFile, Wheel
 from tiny_model import write_tiny
 
 CONTENT = bytes(range(256)) * 4000

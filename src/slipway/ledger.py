@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from slipway.prices import Rates
+from slipway.prices import PICO, Rates
 from slipway.settings.values import seconds
 from slipway.types import CallKind, Record, Usage
 
 AUDIO_MINUTE = 60_000  # milliseconds
 
 
-class LedgerRow(Record, frozen=True, kw_only=True, gc=False):
+class LedgerRow(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One call of a model and what it cost. It is booked once, when the call has ended.
 
     `owner` identifies the key (`Asker.owner`), `app` is the name that the client called: an app, a
@@ -49,6 +49,31 @@ class LedgerRow(Record, frozen=True, kw_only=True, gc=False):
         return usd(self.cost)
 
 
+class HeldCall(Record, frozen=True, kw_only=True, gc=False, array_like=True):
+    """A call that begins, and what it may take and cost at most."""
+
+    id: str
+    answer: str
+    at: float
+    owner: str
+    tenant: str
+    app: str
+    model: str
+    provider: str
+    zone: str
+    input_tokens: int
+    output_tokens: int
+    cost: int | None
+    price_source: str
+
+    def lost(self) -> LedgerRow:
+        """Return what is booked if this process is killed during the call."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        tokens = {name: values.pop(name) for name in ("input_tokens", "output_tokens")}
+        usage = Usage(**tokens, estimated=True)
+        return LedgerRow(**values, kind="first", error="lost", usage=usage)
+
+
 class CallUsage(Record, frozen=True, kw_only=True, gc=False):
     """What one call to a model took; `cost` is in picodollars, None if it is unknown."""
 
@@ -75,13 +100,13 @@ def cost_of(rates: Rates | None, usage: Usage) -> int | None:
         if usage.input_tokens > tier.above:
             rates = tier
             break
-    if needs_unknown(rates, usage):
-        return None
     special = usage.cached_tokens + usage.cache_write_tokens
     special += usage.audio_input_tokens + usage.image_input_tokens
     made = usage.reasoning_tokens + usage.audio_output_tokens + usage.image_output_tokens
     if not special and not made and not usage.images and not usage.audio_ms:  # nearly every call
         return rates.request + usage.input_tokens * rates.input + usage.output_tokens * rates.output
+    if needs_unknown(rates, usage):
+        return None
     return (
         rates.request
         + max(0, usage.input_tokens - special) * rates.input
@@ -107,12 +132,7 @@ def most_cost(rates: Rates | None, input_tokens: int, output_tokens: int) -> int
         if input_tokens > tier.above:
             rates = tier
             break
-    return (
-        rates.request
-        + input_tokens
-        * max(rates.input, rates.cache_write, rates.cache_write_1h, rates.image_input)
-        + output_tokens * max(rates.output, rates.reasoning)
-    )
+    return rates.request + input_tokens * rates.most_input + output_tokens * rates.most_output
 
 
 def needs_unknown(rates: Rates, usage: Usage) -> bool:
@@ -140,12 +160,29 @@ def total_usage(spent: Sequence[CallUsage]) -> Usage | None:
     return Usage(**sums, estimated=any(each.usage.estimated for each in spent))
 
 
+def total_cost(spent: Sequence[CallUsage]) -> int | None:
+    """Return the cost of several calls in picodollars; None if there are none, or the cost of one
+    is unknown.
+    """
+    total = 0
+    for each in spent:
+        if each.cost is None:
+            return None
+        total += each.cost
+    return total if spent else None
+
+
 def total_usd(spent: Sequence[CallUsage]) -> Decimal | None:
-    """Return the cost of several calls in USD, or None if the cost of one is unknown."""
-    costs = [each.cost for each in spent]
-    if not costs or None in costs:
+    """Return the cost of several calls in USD; None as `total_cost` does."""
+    return usd(total_cost(spent))
+
+
+def in_usd(picodollars: int | None) -> str | None:
+    """Return an amount in USD as `format_usd` does."""
+    if picodollars is None:
         return None
-    return usd(sum(cost for cost in costs if cost is not None))
+    dollars, rest = divmod(picodollars, PICO)
+    return f"{dollars}.{rest:012d}".rstrip("0") if rest else str(dollars)
 
 
 def format_usd(amount: Decimal | None) -> str | None:

@@ -35,9 +35,13 @@ def new_id(prefix: str) -> str:
     Reads random bytes for 256 ids at a time, which is faster.
     """
     if not _random:
-        block = secrets.token_bytes(4096)
-        _random.extend(block[i : i + 16] for i in range(0, 4096, 16))
+        _draw()
     return f"{prefix}-{_random.pop().hex()}"
+
+
+def _draw() -> None:
+    block = secrets.token_bytes(4096)
+    _random.extend(block[i : i + 16] for i in range(0, 4096, 16))
 
 
 def new_answer_id() -> str:
@@ -47,7 +51,9 @@ def new_answer_id() -> str:
     with UUIDv7, RFC 9562): with random ids, a large index is changed all over, and a row takes a
     database three times as long.
     """
-    return f"ans-{time.time_ns() // 1_000_000:012x}{new_id('')[1:21]}"
+    if not _random:
+        _draw()
+    return f"ans-{time.time_ns() // 1_000_000:012x}{_random.pop()[:10].hex()}"
 
 
 def new_row_id(prefix: str) -> str:
@@ -55,7 +61,9 @@ def new_row_id(prefix: str) -> str:
 
     As with `new_answer_id`, rows with such ids are appended to an index.
     """
-    return f"{prefix}-{time.time_ns() // 1000:014x}{new_id('')[1:17]}"
+    if not _random:
+        _draw()
+    return f"{prefix}-{time.time_ns() // 1000:014x}{_random.pop()[:8].hex()}"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +175,7 @@ class Source(Record, frozen=True, kw_only=True):
     cited: bool = False
 
 
-class Usage(Record, frozen=True, kw_only=True, gc=False):
+class Usage(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What a provider charges for. `estimated` is true if the provider did not report all of it.
 
     `input_tokens` and `output_tokens` are totals. The other token counts are parts of them: tokens

@@ -25,6 +25,7 @@ from slipway.admission.limits import (
     Scope,
     periods_now,
     rate_headers,
+    rate_lines,
 )
 from slipway.admission.shared import SharedLimits
 from slipway.admission.windows import UsedAmount
@@ -101,8 +102,11 @@ class Grant:
     ) -> None:
         self._admission, self.meters, self._entries = admission, meters, entries
         self._shared = admission.shared if meters else None
-        self.limits_calls = bool(meters) and any(meter.limits_calls for meter in meters)
-        self.limits_money = self.limits_calls and any(meter.limits_money for meter in meters)
+        self.limits_calls = self.limits_money = False
+        for meter in meters:
+            if meter.limits_calls:
+                self.limits_calls = True
+                self.limits_money = self.limits_money or meter.limits_money
 
     def try_hold(self, need: Need) -> Hold | None:
         """Reserve what a call may take; None if it does not fit now, or others have to agree."""
@@ -124,6 +128,10 @@ class Grant:
         """Let the other servers agree that the answer begins. Raises RateLimited."""
         if self._shared is not None:
             await self._shared.enter(self.meters, self._entries)
+
+    def rate_lines(self) -> bytes:
+        """Return the lines of the `x-ratelimit-*` headers; empty if no limit of them is set."""
+        return rate_lines(self.meters) if self.meters else b""
 
     def leave(self) -> None:
         """Count an answer that has ended."""
@@ -203,16 +211,14 @@ class Admission(KnownKeys):
                 f"The limit of {self.limit} answers at a time is reached.", retry_after_s=1.0
             )
         meters = self.meters_of(asker, app) if self._limited else ()
-        entries: Sequence[UsedAmount | None] = ()
+        entries: list[UsedAmount | None] = []
         if meters:
             now = time.monotonic()
             for meter in meters:
                 meter.check_answer(now)
             for meter in meters:
                 meter.answers += 1
-            entries = [
-                meter.requests.add(now, 1) if meter.rpm is not None else None for meter in meters
-            ]
+                entries.append(meter.requests.add(now, 1) if meter.rpm is not None else None)
         self.in_flight_total.count += 1
         self.in_flight += 1
         return Grant(self, meters, entries)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from slipway.admission.budgets import MoneyLimit, Periods, periods_at, picodollars
-from slipway.admission.windows import SlidingWindow, UsedAmount
+from slipway.admission.windows import MINUTE_S, SlidingWindow, UsedAmount
 from slipway.errors import (
     BudgetSpent,
     BudgetUnknown,
@@ -30,7 +30,7 @@ BUSY_S = 1.0  # when to come back if all answers at a time are in progress
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class Need(Record, frozen=True, kw_only=True):
+class Need(Record, frozen=True, kw_only=True, gc=False):
     """What a call may take at most. `amount` is in picodollars; None if the price is unknown."""
 
     model: str
@@ -58,8 +58,9 @@ class Meter:
     """
 
     __slots__ = (
-        *("allowance", "answers", "day", "held", "is_loaded", "limits_money", "month"),
-        *("most_answers", "name", "others", "requests", "rpm", "scope", "tokens", "tpm"),
+        *("_periods", "allowance", "answers", "day", "held", "is_loaded", "limits_calls"),
+        *("limits_money", "month", "most_answers", "name", "others", "requests", "rpm", "scope"),
+        *("tokens", "tpm"),
     )
 
     def __init__(self, scope: Scope, name: str) -> None:
@@ -70,6 +71,7 @@ class Meter:
         self.day, self.month = MoneyLimit("day"), MoneyLimit("month")
         self.is_loaded = False  # whether the budgets know what was spent before
         self.others = NOTHING  # what other servers use, as last heard
+        self._periods: Periods | None = None  # of the budgets
         self.set_limits(Allowance())
 
     def set_limits(self, allowance: Allowance) -> None:
@@ -78,10 +80,7 @@ class Meter:
         self.day.cap = picodollars(allowance.usd_per_day)
         self.month.cap = picodollars(allowance.usd_per_month)
         self.limits_money = self.day.cap is not None or self.month.cap is not None
-
-    @property
-    def limits_calls(self) -> bool:
-        return self.limits_money or self.tpm is not None
+        self.limits_calls = self.limits_money or self.tpm is not None
 
     @property
     def who(self) -> str:
@@ -112,19 +111,37 @@ class Meter:
     def fits(self, need: Need, now: float, periods: Periods) -> bool:
         """Return whether a call fits now, whatever the calls take that are running."""
         tpm = self.tpm
-        if tpm is not None and self.tokens.used(now) + min(need.tokens, tpm) > tpm:
+        if (
+            tpm is not None
+            and self.tokens.used(now) + need.tokens > tpm
+            and (need.tokens <= tpm or self.tokens.total)  # a call of any size fits a whole minute
+        ):
             return False
         if not self.limits_money:
             return True
         if not self.is_loaded or need.amount is None:
             return False
+        if periods is not self._periods:
+            self.roll(periods)
         day, month = self.day, self.month
-        day.roll(periods)
-        month.roll(periods)
         after = self.held + need.amount
         return (day.cap is None or day.spent + after <= day.cap) and (
             month.cap is None or month.spent + after <= month.cap
         )
+
+    def settle(self, held: int, cost: int, periods: Periods) -> None:
+        """Replace an amount that is held by what the call cost."""
+        if periods is not self._periods:
+            self.roll(periods)
+        self.held -= held
+        self.day.spent += cost
+        self.month.spent += cost
+
+    def roll(self, periods: Periods) -> None:
+        """Begin a new day and a new month if the last ones are over."""
+        self.day.roll(periods)
+        self.month.roll(periods)
+        self._periods = periods
 
     def check(self, need: Need, now: float) -> None:
         """Raise LimitReached if a call does not fit, and would not fit either if all running calls
@@ -176,18 +193,18 @@ class Meter:
 class Hold:
     """What a call has reserved with its meters, until it is settled."""
 
-    __slots__ = ("_amount", "_entries", "_meters", "_tokens", "_wake")
+    __slots__ = ("_amount", "_entries", "_tokens", "_wake")
 
     def __init__(
         self, meters: Sequence[Meter], need: Need, now: float, wake: Callable[[], None]
     ) -> None:
-        self._meters, self._wake = meters, wake
+        self._wake = wake
         self._amount, self._tokens = amount, tokens = need.amount or 0, need.tokens
-        self._entries: list[UsedAmount | None] = []
+        self._entries: list[tuple[Meter, UsedAmount | None]] = []
         for meter in meters:
-            limits_tokens = meter.tpm is not None
-            self._entries.append(meter.tokens.add(now, tokens) if limits_tokens else None)
             meter.held += amount
+            entry = meter.tokens.add(now, tokens) if meter.tpm is not None else None
+            self._entries.append((meter, entry))
 
     def settle(self, tokens: int, cost: int | None) -> None:
         """Replace what was reserved by what the call took; an unknown cost is what it may be at
@@ -205,19 +222,13 @@ class Hold:
         self._replace(0, 0)
 
     def _replace(self, tokens: int, cost: int | None) -> None:
-        now, periods = time.monotonic(), periods_now()
-        amount, more = self._amount, tokens - self._tokens
+        periods, amount, more = periods_now(), self._amount, tokens - self._tokens
         cost = amount if cost is None else cost
-        for meter, entry in zip(self._meters, self._entries, strict=True):
+        for meter, entry in self._entries:
             if entry is not None:
-                meter.tokens.correct(entry, more, now)
-            meter.held -= amount
-            day, month = meter.day, meter.month
-            day.roll(periods)
-            month.roll(periods)
-            day.spent += cost
-            month.spent += cost
-        self._meters, self._entries = (), []
+                meter.tokens.correct(entry, more)
+            meter.settle(amount, cost, periods)
+        self._entries = []
 
 
 _periods = Periods(day=0.0, day_ends=0.0, month=0.0, month_ends=0.0)
@@ -284,42 +295,49 @@ class Meters:
                 waiting.set_result(None)
 
 
-REQUESTS = tuple(b"x-ratelimit-%b-requests" % each for each in (b"limit", b"remaining", b"reset"))
-TOKENS = tuple(b"x-ratelimit-%b-tokens" % each for each in (b"limit", b"remaining", b"reset"))
+REQUESTS, TOKENS = (
+    b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n"
+    % (unit, unit, unit)
+    for unit in (b"requests", b"tokens")
+)
 
 
 def rate_headers(meters: Iterable[Meter]) -> Headers:
-    """Return `x-ratelimit-*` headers as OpenAI sends them, of the meter with the least left."""
-    now = time.monotonic()
-    requests: tuple[int, int, SlidingWindow] | None = None
-    tokens: tuple[int, int, SlidingWindow] | None = None
+    """Return what `rate_lines` does as (name, value) pairs."""
+    lines = rate_lines(meters).split(b"\r\n")[:-1]
+    return tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines))
+
+
+def rate_lines(meters: Iterable[Meter]) -> bytes:
+    """Return the lines of the `x-ratelimit-*` headers as OpenAI sends them, of the meter with the
+    least left; empty if neither answers nor tokens are limited.
+    """
+    now, lines = time.monotonic(), b""
+    least_requests = least_tokens = 0
+    requests: Meter | None = None
+    tokens: Meter | None = None
     for meter in meters:
         if meter.rpm is not None:
             left = meter.rpm - meter.requests.used(now) - meter.others.requests
-            if requests is None or left < requests[0]:
-                requests = left, meter.rpm, meter.requests
+            if requests is None or left < least_requests:
+                least_requests, requests = left, meter
         if meter.tpm is not None:
             left = meter.tpm - meter.tokens.used(now) - meter.others.tokens
-            if tokens is None or left < tokens[0]:
-                tokens = left, meter.tpm, meter.tokens
-    if requests is None:
-        return () if tokens is None else header_row(TOKENS, *tokens, now)
-    row = header_row(REQUESTS, *requests, now)
-    return row if tokens is None else row + header_row(TOKENS, *tokens, now)
-
-
-def header_row(
-    names: Sequence[bytes], left: int, limit: int, window: SlidingWindow, now: float
-) -> Headers:
-    return (
-        (names[0], b"%d" % limit),
-        (names[1], b"%d" % (max(0, left))),
-        (names[2], duration(window.empty_in(now))),
-    )
+            if tokens is None or left < least_tokens:
+                least_tokens, tokens = left, meter
+    if requests is not None:
+        reset = duration(requests.requests.empty_in(now))
+        lines = REQUESTS % (requests.rpm, max(0, least_requests), reset)
+    if tokens is not None:
+        reset = duration(tokens.tokens.empty_in(now))
+        lines += TOKENS % (tokens.tpm, max(0, least_tokens), reset)
+    return lines
 
 
 def duration(seconds: float) -> bytes:
     """Return a time as OpenAI writes it: `17ms`, `1.2s`, `6m0s`."""
+    if MINUTE_S < seconds <= MINUTE_S + 1:  # as always if something was used just now
+        return b"1m1s"
     if seconds < 1:
         return b"%dms" % math.ceil(seconds * 1000)
     if seconds < 60:

@@ -102,10 +102,9 @@ class SharedLimits:
         try:
             await self._enter(asked)
         except BaseException:
-            now = time.monotonic()
             for meter, entry in zip(meters, entries, strict=True):
                 if entry is not None:
-                    meter.requests.correct(entry, -1, now)
+                    meter.requests.correct(entry, -1)
             raise
         finally:
             self._open.discard(asked)

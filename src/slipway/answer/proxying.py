@@ -1,6 +1,5 @@
 """Bare models and routes: the model's own bytes, passed on to the client."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from slipway.answer.pipeline import Pipeline
@@ -55,21 +54,16 @@ async def proxy(
         try:
             await answering.open()
             tally.note_writer(answering)
-            whole, limits = answering.whole, rate_limits(pipeline, tally, answering)
+            whole = answering.whole
+            own_limits = tally.grant.rate_lines() if tally.grant is not None else b""
+            limits = () if own_limits else answering.rate_limits()
             if whole is None:
-                writer.begin(tally.facts(answering.attempts.count, limits))
+                writer.begin(tally.facts(answering.attempts.count, limits, own_limits))
                 await relay(answering, tally, writer)
         finally:
             tally.settle(answering)
         if whole is not None:
-            writer.whole(whole.raw, tally.facts(tally.attempts, limits))
-
-
-def rate_limits(
-    pipeline: Pipeline, tally: Tally, answering: RoutedAnswer
-) -> Sequence[tuple[bytes, bytes]]:
-    """Return our own limits of the asker, else those of the provider."""
-    return pipeline.admission.headers(tally.asker, tally.app) or answering.rate_limits()
+            writer.whole(whole.raw, tally.facts(tally.attempts, limits, own_limits))
 
 
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:

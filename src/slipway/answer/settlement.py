@@ -9,7 +9,7 @@ import msgspec
 from slipway import ledger, tracing
 from slipway.admission import Grant, Hold, Need
 from slipway.answer.stages import StageTimer
-from slipway.ledger import CallUsage, LedgerRow
+from slipway.ledger import CallUsage, HeldCall, LedgerRow
 from slipway.routing import (
     AttemptUsage,
     CallContext,
@@ -43,7 +43,7 @@ class Bookkeeper(Protocol):
         """Book a call that has ended."""
         ...
 
-    def hold(self, row: LedgerRow) -> None:
+    def hold(self, call: HeldCall) -> None:
         """Note a call that begins, with what it may cost at most: this is booked if the process is
         killed before the call has ended. A later `add` with the same id replaces it.
         """
@@ -59,7 +59,7 @@ class NoBooks:
 
     def add(self, row: LedgerRow) -> None: ...
 
-    def hold(self, row: LedgerRow) -> None: ...
+    def hold(self, call: HeldCall) -> None: ...
 
     def release(self, call_id: str) -> None: ...
 
@@ -77,6 +77,7 @@ class Facts(Record, frozen=True, kw_only=True, gc=False):
     attempts: int
     cost_usd: str | None = None
     rate_limits: Sequence[tuple[bytes, bytes]] = ()  # of the provider, as headers
+    own_limits: bytes = b""  # of the asker, as lines of the head
     cache: CacheFacts | None = None
 
 
@@ -194,9 +195,30 @@ class Tally:
         hold, id_ = grant.try_hold(need) or await grant.hold(need, within_s), new_row_id("call")
         self._holds[id_] = hold
         if grant.limits_money and not free:
-            usage = Usage(input_tokens=asked, output_tokens=most, estimated=True)
-            self._books.hold(self._row(id_, candidate, usage, amount, error="lost"))
+            self._hold(id_, candidate, asked, most, amount)
         return id_
+
+    def _hold(
+        self, id_: str, candidate: Candidate, asked: int, most: int, amount: int | None
+    ) -> None:
+        model, rates, asker = candidate.model, candidate.rates, self.asker
+        self._books.hold(
+            HeldCall(
+                id=id_,
+                answer=self.id,
+                at=time.time(),
+                owner=asker.owner,
+                tenant=asker.tenant,
+                app=self.app,
+                model=model.name,
+                provider=model.kind,
+                zone=model.zone,
+                input_tokens=asked,
+                output_tokens=most,
+                cost=amount,
+                price_source=rates.source if rates is not None else "",
+            )
+        )
 
     def _release(self, call_id: str) -> None:
         self._holds.pop(call_id).release()
@@ -207,38 +229,16 @@ class Tally:
         return self._book(took, kind).cost
 
     def _book(self, took: AttemptUsage, kind: CallKind | None) -> LedgerRow:
-        usage = took.usage
-        row = self._row(
-            took.reserved or new_row_id("call"),
-            took.candidate,
-            usage,
-            ledger.cost_of(took.candidate.rates, usage) if took.is_charged else 0,
-            kind=kind or took.kind,
-            upstream=took.upstream,
-            error=took.error,
-        )
+        usage, candidate, asker = took.usage, took.candidate, self.asker
+        model, rates = candidate.model, candidate.rates
+        cost = ledger.cost_of(rates, usage) if took.is_charged else 0
         if took.reserved:
-            tokens = usage.input_tokens + usage.output_tokens
-            self._holds.pop(took.reserved).settle(tokens, row.cost)
+            hold = self._holds.pop(took.reserved)
+            hold.settle(usage.input_tokens + usage.output_tokens, cost)
         if self.cost is not None:
-            self.cost = None if row.cost is None else self.cost + row.cost
-        self._books.add(row)
-        return row
-
-    def _row(
-        self,
-        id_: str,
-        candidate: Candidate,
-        usage: Usage,
-        cost: int | None,
-        *,
-        kind: CallKind = "first",
-        upstream: str = "",
-        error: str | None = None,
-    ) -> LedgerRow:
-        model, rates, asker = candidate.model, candidate.rates, self.asker
-        return LedgerRow(
-            id=id_,
+            self.cost = None if cost is None else self.cost + cost
+        row = LedgerRow(
+            id=took.reserved or new_row_id("call"),
             answer=self.id,
             at=time.time(),
             owner=asker.owner,
@@ -247,13 +247,15 @@ class Tally:
             model=model.name,
             provider=model.kind,
             zone=model.zone,
-            kind=kind,
-            upstream=upstream,
-            error=error,
+            kind=kind or took.kind,
+            upstream=took.upstream,
+            error=took.error,
             usage=usage,
             cost=cost,
             price_source=rates.source if rates is not None else "",
         )
+        self._books.add(row)
+        return row
 
     def charge_side_call(self, took: AttemptUsage) -> CallUsage:
         """Book a call that writes none of the answer, such as one that rewrites the question."""
@@ -284,11 +286,17 @@ class Tally:
 
     @property
     def cost_usd(self) -> str | None:
-        return ledger.format_usd(ledger.total_usd(self.spent))
+        return ledger.in_usd(ledger.total_cost(self.spent))
 
-    def facts(self, attempts: int, rate_limits: Sequence[tuple[bytes, bytes]] = ()) -> Facts:
+    def facts(
+        self,
+        attempts: int,
+        rate_limits: Sequence[tuple[bytes, bytes]] = (),
+        own_limits: bytes = b"",
+    ) -> Facts:
         return Facts(
             rate_limits=rate_limits,
+            own_limits=own_limits,
             served_by=self.served_by or "model",
             model=self.model or "",
             attempts=attempts,

@@ -34,7 +34,7 @@ class MetricReader:
         """Yield what is known now; no GPU or server is asked."""
         pipeline = self._pipeline()
         yield from document_rows(pipeline)
-        yield from budget_rows(pipeline.admission)
+        yield from limit_rows(pipeline.admission)
         yield from self.gpus.rows
         yield from self.engines.rows()
 
@@ -75,10 +75,12 @@ def document_rows(pipeline: Pipeline) -> Iterator[GaugeRow]:
             yield "changed_age", (name,), state.changed_s
 
 
-def budget_rows(admission: Admission) -> Iterator[GaugeRow]:
-    """Yield the share that is spent of each budget and what is left, and how many are spent or
-    nearly so.
+def limit_rows(admission: Admission) -> Iterator[GaugeRow]:
+    """Yield whether limits hold for all servers, the share that is spent of each budget and what is
+    left, and how many are spent or nearly so.
     """
+    if admission.shared is not None and admission.shared.is_together is not None:
+        yield "limits_shared", (), int(admission.shared.is_together)
     counts = Counter[tuple[str, str, str]]()
     for scope, name, period, share, left in admission.used_shares():
         yield "budget_used", (scope, name, period), share

@@ -5,7 +5,6 @@ Between stages there are files only, of weights in float16; no two large models 
 once except while one teaches the other.
 """
 
-import resource
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from slipway.compress.huggingface import read_folder
 from slipway.compress.jobs import Hands, Job
 from slipway.compress.refusals import refused
 from slipway.compress.results import Outcome
-from slipway.compress.runner import peak_memory
 from slipway.compress.stages import Stages
 from slipway.compress.state import held
 
@@ -48,7 +46,7 @@ def compress(job: Job, hands: Hands) -> Outcome:
         registered=registered,
         price_hour=job.price_hour,
         seconds=state.seconds,
-        memory=_peak(),
+        memory=state.memory,
     )
 
 
@@ -77,9 +75,3 @@ def _opened(path: Path) -> Checkpoint:
     if path.is_dir():
         return read_folder(path)
     return read_gguf(path)
-
-
-def _peak() -> int:
-    """The larger of our own most memory and that of the largest child."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return max(peak_memory(), children)

@@ -149,6 +149,12 @@ def peak_memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def most_memory() -> int:
+    """The most bytes that this process had, or the largest of its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return max(peak_memory(), children)
+
+
 def thread_count() -> int:
     """OMP_NUM_THREADS if it is set, as for every numerical library; else one for each core."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")

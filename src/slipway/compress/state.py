@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from slipway.compress.refusals import refused
+from slipway.compress.runner import most_memory
 from slipway.types import Record
 
 _FILE = "state.json"
@@ -22,10 +23,13 @@ Found = TypeVar("Found")
 
 
 class StageDone(Record, frozen=True, kw_only=True):
-    """A stage that has ended: the `key` of what it depends on, its files' sizes, its result."""
+    """A stage that has ended: the `key` of what it depends on, its files' sizes, its result, and the
+    most memory that its process or one of its children had by then, in bytes.
+    """
 
     key: str
     seconds: float
+    memory: int = 0
     files: dict[str, int]
     result: msgspec.Raw
 
@@ -60,7 +64,9 @@ class State:
         sizes = {file: (self.folder / file).stat().st_size for file in files}
         raw = msgspec.Raw(msgspec.json.encode(result))
         seconds = time.monotonic() - start
-        self._done[name] = StageDone(key=self._key, seconds=seconds, files=sizes, result=raw)
+        self._done[name] = StageDone(
+            key=self._key, seconds=seconds, memory=most_memory(), files=sizes, result=raw
+        )
         self._write()
         return result
 
@@ -70,6 +76,11 @@ class State:
     @property
     def seconds(self) -> dict[str, float]:
         return {name: round(done.seconds, 1) for name, done in self._done.items()}
+
+    @property
+    def memory(self) -> int:
+        """Return the most memory of one process, also of one that was killed after a stage."""
+        return max((done.memory for done in self._done.values()), default=0)
 
     def _is_whole(self, done: StageDone) -> bool:
         return all(

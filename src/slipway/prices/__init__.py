@@ -20,6 +20,7 @@ class Rates(Record, frozen=True, kw_only=True):
     """Prices in picodollars: for each token, request, generated image, and minute of audio.
 
     `tiers` hold the prices of calls with more than `above` input tokens, the highest first.
+    `most_input` and `most_output` are what a token of each side may cost at most.
     """
 
     source: str
@@ -38,6 +39,13 @@ class Rates(Record, frozen=True, kw_only=True):
     audio_minute: int | None = None
     above: int = 0
     tiers: "tuple[Rates, ...]" = ()
+    most_input: int = 0  # these two are computed
+    most_output: int = 0
+
+    def __post_init__(self) -> None:
+        most = max(self.input, self.cache_write, self.cache_write_1h, self.image_input)
+        msgspec.structs.force_setattr(self, "most_input", most)
+        msgspec.structs.force_setattr(self, "most_output", max(self.output, self.reasoning))
 
 
 def rates_of(price: Price | None, source: str = SETTINGS, *, batch: bool = False) -> Rates | None:

@@ -25,7 +25,7 @@ NONE = msgspec.Raw()  # what a field is that a request does not have
 
 class _PromptMessage(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
-    tool_calls: msgspec.Raw = NONE
+    tool_calls: msgspec.Raw = NONE  # false if it is not sent
 
 
 class _PromptBody(msgspec.Struct):
@@ -55,23 +55,24 @@ def size_of(body: bytes) -> RequestSize:
         request = _decode(body)
     except (msgspec.MsgspecError, RecursionError):
         return RequestSize(-(-len(body) // CHARS_A_TOKEN), None)
-    texts = list[str]()
-    more = sum(
-        _raw_tokens(raw)
-        for raw in (request.tools, request.functions, request.response_format)
-        if raw is not NONE
-    )
+    texts: list[str] = []
+    more = 0
     for message in request.messages:
-        if isinstance(message.content, str):
-            texts.append(message.content)
-        elif message.content is not None:
-            more += _part_tokens(message.content, texts)
-        if message.tool_calls is not NONE:
+        content = message.content
+        if isinstance(content, str):
+            texts.append(content)
+        elif content is not None:
+            more += _part_tokens(content, texts)
+        if message.tool_calls:
             more += _raw_tokens(message.tool_calls)
-    most, choices = _most_output(request), max(1, request.n or 1)
-    return RequestSize(
-        tokens_in("".join(texts)) + more, None if most is None else most * choices, choices
-    )
+    for raw in (request.tools, request.functions, request.response_format):
+        if raw:
+            more += _raw_tokens(raw)
+    most, choices = _most_output(request), request.n or 1
+    if choices != 1:
+        choices = max(1, choices)
+        most = None if most is None else most * choices
+    return RequestSize(tokens_in("".join(texts)) + more, most, choices)
 
 
 def _part_tokens(parts: list[dict[str, Any]], texts: list[str]) -> int:

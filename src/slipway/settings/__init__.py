@@ -7,8 +7,8 @@ that names file, line, field and fix; all problems are reported at once.
 from slipway.settings.alerting import AlertSettings, NotifierSettings, Slo, SpendAlerts
 from slipway.settings.apps import AccessRule, AppSettings, RulesSettings
 from slipway.settings.caching import CacheSettings, CacheStorage
-from slipway.settings.checks import Endpoint, KnownNames, Needs, is_loopback
 from slipway.settings.keys import Allowance, KeySettings, Login, Oidc, TenantSettings
+from slipway.settings.known_names import Endpoint, KnownNames, Needs, is_loopback
 from slipway.settings.loading import DEFAULT_FILE, Flags, load
 from slipway.settings.models import (
     ConnectionSettings,

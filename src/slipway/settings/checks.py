@@ -1,97 +1,33 @@
 """Check what the types cannot: unique names, routes to known models, keys for public addresses."""
 
-import difflib
 import ipaddress
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
-from urllib.parse import SplitResult, urlsplit
-
-import msgspec
+from urllib.parse import urlsplit
 
 from slipway.settings.alert_checks import check_alerting
 from slipway.settings.apps import AppSettings, RulesSettings
 from slipway.settings.caching import CacheSettings
 from slipway.settings.keys import Allowance, Login, Oidc
-from slipway.settings.models import GGUF, ModelSettings, Price
+from slipway.settings.known_names import (
+    AddProblem,
+    KnownNames,
+    is_loopback,
+    parse_url,
+    suggest,
+    without_login,
+)
+from slipway.settings.model_checks import HEADER_TEXT, check_model
 from slipway.settings.observing import OtlpSettings
 from slipway.settings.tree import POSTGRES, SQLITE, Settings, without_password
 from slipway.settings.values import share
 
-Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
-AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
 LARGEST_ERROR = 0.2  # share of wrong answers that `semantic` may be set to
 NO_LIFETIME = "0 keeps nothing; write how long, such as `1h`, or remove it"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
-MAX_WORD = 100  # characters; difflib's time grows with the square of a word's length
-HEADER_TEXT = re.compile(r"[\t -~\xa0-\xff]*")  # characters allowed in a request header
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """A well-known provider: its address, and the environment variable that usually holds its key
-    (None if it needs no key).
-    """
-
-    base_url: str
-    key_variable: str | None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine's loopback."""
-    if host.strip("[]").lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def parse_url(address: str) -> SplitResult | None:
-    """Return the parts of an http(s) address, or None if it is not one."""
-    try:
-        parts = urlsplit(address)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # an invalid port, or a missing bracket
-        return None
-    return parts if good and address.isascii() and address.isprintable() else None
-
-
-def without_login(address: str) -> str:
-    """Return an address without the user name and password that may be in it."""
-    scheme, mark, rest = address.rpartition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Return a hint for a wrong name: a similar known one, or all known ones."""
-    known = list(known)
-    if len(word) > MAX_WORD:
-        return "the name is too long"
-    found = difflib.get_close_matches(word, known, 1, 0.5)
-    if found:
-        return f"did you mean `{found[0]}`?"
-    return f"known: {', '.join(sorted(known))}" if known else "none is defined"
-
-
-class KnownNames(msgspec.Struct, frozen=True, kw_only=True):
-    """The names that settings may use: kinds of providers with what each needs, well-known
-    providers, weights of local models, kinds of notifiers with their fields, and alerts.
-    """
-
-    kinds: Mapping[str, Needs]
-    endpoints: Mapping[str, Endpoint]
-    weights: Collection[str] = ()
-    notifiers: Mapping[str, Collection[str]] = {}
-    alerts: Collection[str] = ()
-
-    @property
-    def runner(self) -> str:
-        """Return the kind of provider that runs weights."""
-        return next(kind for kind, needs in self.kinds.items() if needs == "weights")
+MOST_BUDGET = Decimal(1_000_000_000)
 
 
 def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
@@ -268,143 +204,6 @@ def check_names(settings: Settings, problem: AddProblem) -> None:
             seen[name] = kind
             if not name.strip() or any(c.isspace() for c in name):
                 problem(f"{kind}.{name}", "a name must not be empty or contain spaces")
-
-
-def check_model(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
-    providers = [*known.kinds, *known.endpoints]
-    if model.price is not None:
-        check_price(f"{path}.price", model.price, problem)
-    if model.provider not in providers:
-        problem(
-            f"{path}.provider",
-            f"there is no provider `{model.provider}`; {suggest(model.provider, providers)}",
-        )
-    elif known.kinds.get(model.provider) == "weights":
-        check_weights(path, model, known, problem)
-    else:
-        check_endpoint(path, model, known, problem)
-
-
-MOST_BUDGET = Decimal(1_000_000_000)
-MOST_USD = Decimal(1_000_000)  # for a million tokens, or for one request, image or minute
-FACTOR = Decimal("0.0001")  # of a price with this factor, a part may be no whole picodollar
-
-
-def check_price(path: str, price: Price, problem: AddProblem) -> None:
-    """Check that all prices are amounts that can be computed with exactly."""
-    for field, usd in prices_in(price):
-        if field == "batch":
-            if not (usd.is_finite() and 0 < usd <= 1 and usd % FACTOR == 0):
-                problem(
-                    f"{path}.batch",
-                    f"`{usd}` is not a factor; write a number up to 1, such as `0.5`",
-                )
-        elif not (usd.is_finite() and 0 <= usd <= MOST_USD):
-            problem(
-                f"{path}.{field}",
-                f"`{usd}` is not a price; write USD per million tokens, such as `0.28`",
-            )
-        elif (usd * (price.batch or 1)).normalize().as_tuple().exponent < -6:  # type: ignore[operator]
-            problem(
-                f"{path}.{field}",
-                f"`{usd}` has more than six decimals"
-                + (" times `batch`" if price.batch is not None else "")
-                + "; round it",
-            )
-    seen = set[int]()
-    for number, tier in enumerate(price.tiers):
-        if tier.above in seen:
-            problem(f"{path}.tiers[{number}].above", f"`{tier.above}` is there twice; remove one")
-        seen.add(tier.above)
-
-
-def prices_in(price: Price) -> Iterator[tuple[str, Decimal]]:
-    """Yield the name and the value of each price that is set."""
-    for prefix, branch in (
-        ("", price),
-        *((f"tiers[{number}].", tier) for number, tier in enumerate(price.tiers)),
-    ):
-        for field, usd in msgspec.structs.asdict(branch).items():
-            if isinstance(usd, Decimal):
-                yield f"{prefix}{field}", usd
-
-
-def check_weights(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
-    if not model.weights:
-        problem(
-            path,
-            f"`weights` is missing; write {', '.join(known.weights)}, or the path of a `.gguf` "
-            "file",
-        )
-    elif model.weights not in known.weights and not model.weights.endswith(GGUF):
-        hint = suggest(model.weights, known.weights)
-        problem(
-            f"{path}.weights",
-            f"there are no weights `{model.weights}`; {hint}; "
-            f"for a file of your own, write its path, which ends in `{GGUF}`",
-        )
-    elif model.weights not in known.weights and not Path(model.weights).is_file():
-        problem(f"{path}.weights", f"there is no file `{model.weights}`")
-    if model.base_url:
-        problem(f"{path}.base_url", "a local model has no address; remove it")
-    if model.metrics:
-        problem(f"{path}.metrics", "a local model has no server of its own; remove it")
-
-
-def check_metrics(path: str, model: ModelSettings, problem: AddProblem) -> None:
-    """Report an address of a server's metrics that cannot be read."""
-    if isinstance(model.metrics, bool):
-        return
-    url = parse_url(model.metrics)
-    if url is None or "@" in url.netloc:
-        problem(
-            f"{path}.metrics",
-            f"`{without_login(model.metrics)}` is not an address; write `true`, or an address "
-            "without a password, such as `http://gpu-1:8000/metrics`",
-        )
-
-
-def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
-    if model.weights:
-        problem(
-            f"{path}.weights",
-            f"`weights` needs `provider: {known.runner}`; add it, or remove `weights`",
-        )
-    url = parse_url(model.base_url)
-    if not model.base_url:
-        problem(
-            path,
-            "`base_url` is missing; add the API's address, "
-            "such as `base_url: https://api.example.com/v1`",
-        )
-    elif url is None:
-        problem(
-            f"{path}.base_url",
-            f"`{without_login(model.base_url)}` is not an address; write `http://…` or `https://…`",
-        )
-    elif "@" in url.netloc:
-        problem(
-            f"{path}.base_url",
-            "the address must not contain a user name or password, which are never sent; "
-            "use `api_key` or `headers`",
-        )
-    elif url.query or url.fragment:
-        problem(f"{path}.base_url", "query parameters belong under `query:`")
-    check_metrics(path, model, problem)
-    ca_file = model.connection.ca_file
-    if ca_file and not Path(ca_file).is_file():
-        problem(f"{path}.connection.ca_file", f"there is no file `{ca_file}`")
-    for header, value in model.headers.items():
-        if not HEADER_TEXT.fullmatch(header + value):
-            problem(
-                f"{path}.headers.{header}",
-                "a header must not contain line breaks or characters outside Latin-1",
-            )
-    if model.api_key and not HEADER_TEXT.fullmatch(model.api_key):
-        problem(
-            f"{path}.api_key",
-            "a key must not contain line breaks or characters outside Latin-1; copy it again",
-        )
 
 
 def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProblem) -> None:

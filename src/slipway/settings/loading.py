@@ -8,11 +8,10 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.apps import AppSettings, RulesSettings
-from slipway.settings.checks import (
+from slipway.settings.checks import check, find_warnings
+from slipway.settings.known_names import (
     Endpoint,
     KnownNames,
-    check,
-    find_warnings,
     is_loopback,
     parse_url,
     without_login,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from slipway.settings.checks import MAX_WORD
+from slipway.settings.known_names import MAX_WORD
 from slipway.settings.tree import PASSWORD, Settings
 from slipway.settings.values import Branch, seconds
 

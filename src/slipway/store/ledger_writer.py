@@ -2,11 +2,12 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slipway.ledger import LedgerRow
+from slipway.ledger import HeldCall, LedgerRow
 from slipway.store.contract import Ledger, StoreError
 from slipway.store.hold_log import HoldLog, take_lost
 from slipway.store.writer import RowWriter
@@ -29,32 +30,43 @@ class LedgerWriter:
         self._writer, self._folder, self.ledger = writer, holds, ledger
         self.watch: Callable[[LedgerRow], None] = lambda row: None
         self._holds: HoldLog | None = None
+        self._unkept = set[str]()  # calls whose rows only memory has
+        self._late = deque[str]()  # those of them that the store has by now
         self._recovered = False
         self._recovering = threading.Lock()
         writer.saved = self._saved
 
     def add(self, row: LedgerRow) -> None:
-        """Keep a row until the store has it."""
-        self._writer.add(row)
+        """Keep a row until the store has it. Then what the call may cost need not be noted."""
+        is_kept = self._writer.add(row)
+        if self._holds is not None:
+            if is_kept:
+                self._holds.settled(row.id)
+            else:
+                self._unkept.add(row.id)
         self.watch(row)
 
-    def hold(self, row: LedgerRow) -> None:
+    def hold(self, call: HeldCall) -> None:
         """Note a call that begins, with what it may cost at most; see `HoldLog`."""
         try:
             if self._holds is None:
                 self._holds = HoldLog(self._folder)
-            self._holds.hold(row)
+            self._holds.hold(call)
+            while self._late:
+                self._holds.settled(self._late.popleft())
         except OSError as error:
             log.warning("a call cannot be noted before it begins (%s)", error.strerror)
 
     def release(self, call_id: str) -> None:
         """Forget a call that was held and not made."""
         if self._holds is not None:
-            self._holds.settled([call_id])
+            self._holds.settled(call_id)
 
     def _saved(self, kind: str, rows: Sequence[Any]) -> None:
-        if kind == "ledger" and self._holds is not None:
-            self._holds.settled(row.id for row in rows)
+        if kind == "ledger" and self._unkept:  # in the writer's thread
+            late = self._unkept.intersection(row.id for row in rows)
+            self._unkept.difference_update(late)
+            self._late += late
 
     def flush(self, within_s: float) -> bool:
         """Wait until the store has what was added until now; False if that took too long."""
@@ -79,4 +91,6 @@ class LedgerWriter:
     def close(self) -> None:
         """End the notes; call it when the writer has ended."""
         if self._holds is not None:
+            while self._late:
+                self._holds.settled(self._late.popleft())
             self._holds.close()

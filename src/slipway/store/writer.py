@@ -82,7 +82,7 @@ SORTS: dict[str, Sort] = {
 NAMES: dict[type[Any], str] = {sort.row: name for name, sort in SORTS.items()}
 
 
-class Waiting(Record, frozen=True, kw_only=True):
+class Waiting(Record, frozen=True, kw_only=True, gc=False):
     """A row that is not in the store yet; `segment` is None if the journal could not keep it."""
 
     kind: str
@@ -114,6 +114,7 @@ class RowWriter:
         self._started = threading.Lock()
         self._tried_at = time.monotonic()  # when the last batch was begun
         self._look_at = 0.0
+        self._has_looked = False
         self._warned = False
         self.lost = 0
         self.why_down: str | None = None
@@ -170,7 +171,7 @@ class RowWriter:
         """
         self.start()
         end = time.monotonic() + within_s
-        while self.waiting or (self._thread is not None and not self._look_at):
+        while self.waiting or (self._thread is not None and not self._has_looked):
             if time.monotonic() >= end:
                 return False
             time.sleep(0.005)
@@ -270,12 +271,14 @@ class RowWriter:
         self._at_once = max(self._at_once // 4, FEWEST)
 
     def _tend_segments(self) -> None:
-        """Sync what was appended, close a segment that is full, and find those left behind."""
+        """Sync what the store does not take, close a segment that is full, and find those left
+        behind.
+        """
         now, current = time.monotonic(), self.journal.current
         try:
             if current is not None:
-                if current.unsaved:
-                    current.sync()
+                if self.why_down is not None and current.unsaved:
+                    current.sync()  # otherwise the store syncs the rows in a moment
                 crowded = len(self._rows) + len(self._batch) >= self._most
                 if current.size >= SEGMENT_BYTES or crowded != current.is_read_later:
                     self._close_segment(is_read_later=crowded)
@@ -285,6 +288,7 @@ class RowWriter:
             self._look_at = now + LOOK_S
             for segment in self.journal.abandoned():
                 self._adopt(segment)
+            self._has_looked = True  # only now: `flush` waits for what was found
 
     def _close_segment(self, *, is_read_later: bool) -> None:
         before = self.journal.begin_segment(is_read_later=is_read_later)
@@ -308,8 +312,10 @@ class RowWriter:
 
     def _take(self) -> None:
         """Take the next batch, from memory or else from a closed segment."""
-        while self._rows and len(self._batch) < AT_ONCE:
-            self._batch.append(self._rows.popleft())
+        rows, batch = self._rows, self._batch
+        while rows and len(batch) < AT_ONCE:
+            batch.append(rows[0])  # it is always in one of the two: `flush` looks at both
+            rows.popleft()
         if not self._batch and self._later:
             segment = self._later[0]
             kept = self.journal.read(segment, row_of)
@@ -324,7 +330,9 @@ class RowWriter:
         store = self._store()
         while batch:
             kind, some = batch[0].kind, batch[: self._at_once]
-            group = list(itertools.takewhile(lambda waiting: waiting.kind == kind, some))  # noqa: B023 - called at once
+            group = some
+            if any(waiting.kind != kind for waiting in some):
+                group = list(itertools.takewhile(lambda waiting: waiting.kind == kind, some))  # noqa: B023 - called at once
             try:
                 self._write_group(store, kind, group)
             except RowError:

@@ -9,10 +9,11 @@ nobody reads, stops nothing: lines are dropped and counted.
 import errno
 import logging
 import os
+import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -28,15 +29,21 @@ log = logging.getLogger("slipway")
 WRITE_S = 0.5
 MOST_WAITING = 20_000  # requests
 MOST_UNCLAIMED = 10_000  # answers whose request has not ended
+MOST_OF_PATH = 200  # characters
 MOST_PATHS = 1000  # whose form in the log is kept
 UNCLAIMED_S = 60.0  # after that, an answer gets a line without a request
 ATOMIC = 4096  # bytes that a pipe takes from one process at once (PIPE_BUF)
+AT_ONCE = 64  # lines that are made before they are written and other threads may run
 STUCK_S = 2.0  # how long a full pipe is waited for
 CLOSE_S = 3.0
 CLIENT_LEFT = 499  # the status of a request whose client left before the response, as nginx has it
 BROKEN = "the access log cannot be written (%s): its lines are dropped until it can"
 
-_encode = msgspec.json.Encoder().encode
+MILLISECONDS = tuple(f".{each:03d}Z" for each in range(1000))  # as a time ends
+
+TimedAnswer = tuple[float, AnswerDone]  # seconds since the epoch at which it ended
+
+_encode = msgspec.json.Encoder().encode_lines
 
 
 class RequestSeen(Record, frozen=True, kw_only=True, gc=False):
@@ -58,7 +65,7 @@ class RequestSeen(Record, frozen=True, kw_only=True, gc=False):
 
 
 class AccessLog:
-    """Writes the access log; `note` takes requests and `emit` answers, on the event loop."""
+    """Writes the access log; `note` takes requests and `keep` answers, on the event loop."""
 
     def __init__(
         self,
@@ -70,13 +77,16 @@ class AccessLog:
     ) -> None:
         """`file` is where lines are written to; `redact` cleans content."""
         self.content, self.redact = content, redact
-        # Most requests are for a few paths, and to look through one takes as long as all else here
         self._on_lost, self._file = on_lost, file
+        self._is_file = is_file(file)
         self.lost = 0
         self._requests: deque[RequestSeen] = deque()
-        self._answers: deque[tuple[float, AnswerDone]] = deque()
+        self._answers: deque[TimedAnswer] = deque(maxlen=MOST_WAITING)
+        # Keep an answer that has ended for its line
+        self.keep: Callable[[TimedAnswer], None] = self._answers.append
+        # Most requests are for a few paths, and to look through one takes as long as all else here
         self._paths: dict[str, str] = {}
-        self._unclaimed: dict[str, tuple[float, AnswerDone]] = {}
+        self._unclaimed: dict[str, TimedAnswer] = {}
         self._ends = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_failing = False
@@ -87,11 +97,6 @@ class AccessLog:
             self._requests.append(request)
         else:
             self._lose(1)
-
-    def emit(self, answer: AnswerDone) -> None:
-        """Take an answer that has ended."""
-        if len(self._answers) < MOST_WAITING:
-            self._answers.append((time.time(), answer))
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="slipway-log", daemon=True)
@@ -111,48 +116,53 @@ class AccessLog:
     def write(self) -> None:
         """Write what has come until now."""
         try:
-            self._put(self._lines())
+            left = b""
+            for lines in self._lines():
+                left = left + lines if left else self._put(lines)
+            if left:
+                self._lose(left.count(b"\n"))
         except Exception:  # a defect here must not end the log for good
             log.exception("bug: lines of the access log could not be written")
 
-    def _lines(self) -> list[bytes]:
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines of what has come until now, many at once."""
         # first the requests: their answers have ended before them, and are in the other queue
         requests = [self._requests.popleft() for _ in range(len(self._requests))]
         for _ in range(len(self._answers)):
-            at, answer = self._answers.popleft()
-            self._unclaimed[answer.id] = (at, answer)
-        lines = list[bytes]()
-        for request in requests:
-            found = self._unclaimed.pop(request.ref, None) if request.ref is not None else None
-            lines.append(_encode(self._request_line(request, found[1] if found else None)) + b"\n")
-            if len(lines) % 64 == 0:
-                time.sleep(0)
+            timed = self._answers.popleft()
+            self._unclaimed[timed[1].id] = timed
+        for start in range(0, len(requests), AT_ONCE):
+            yield _encode([self._request_line(each) for each in requests[start : start + AT_ONCE]])
+        yield _encode([answer_line(at, answer) for at, answer in self._take_late()])
+
+    def _take_late(self) -> Iterator[TimedAnswer]:
+        """Take out the answers whose request is not waited for any longer."""
         late = time.time() - UNCLAIMED_S
         while self._unclaimed:
             ref, (at, answer) = next(iter(self._unclaimed.items()))
             is_full = len(self._unclaimed) > MOST_UNCLAIMED
             if not (at < late or is_full or self._ends.is_set()):
-                break
+                return
             del self._unclaimed[ref]
-            lines.append(_encode(answer_line(at, answer)) + b"\n")
-        return lines
+            yield at, answer
 
-    def _request_line(self, request: RequestSeen, answer: AnswerDone | None) -> dict[str, Any]:
-        status = int(request.head[9:12]) if request.head else CLIENT_LEFT
+    def _request_line(self, request: RequestSeen) -> dict[str, Any]:
+        ref = request.ref
         line = {
             "time": iso(request.at),
             "kind": "request",
-            "id": request.ref,
+            "id": ref,
             "method": request.method,
-            "path": self._path(request.path),
-            "status": status,
-            "duration_s": round(request.duration_s, 6),
+            "path": self._paths.get(request.path) or self._path(request.path),
+            "status": int(request.head[9:12]) if request.head else CLIENT_LEFT,
+            "duration_s": microseconds(request.duration_s),
             "tenant": request.tenant,
             "key": request.key,
             "error": request.error,
         }
-        if answer is not None:
-            line |= facts_of(answer)
+        found = self._unclaimed.pop(ref, None) if ref is not None else None
+        if found is not None:
+            line |= facts_of(found[1])
         if self.content and request.body is not None:
             line["request"] = sent_in(request.body, self.redact)
             line["response"] = said_in(request.said, self.redact)
@@ -160,27 +170,27 @@ class AccessLog:
 
     def _path(self, path: str) -> str:
         """Return a path without what looks like a key; most are asked for again and again."""
-        path = path[:200]
-        found = self._paths.get(path)
-        if found is None:
-            if len(self._paths) >= MOST_PATHS:
-                self._paths.clear()
-            found = self._paths[path] = self.redact(path)
+        found = self.redact(path[:MOST_OF_PATH])
+        if len(self._paths) >= MOST_PATHS:
+            self._paths.clear()
+        if len(path) <= MOST_OF_PATH:
+            self._paths[path] = found
         return found
 
-    def _put(self, lines: Sequence[bytes]) -> None:
-        """Write lines; as many at once as other processes cannot write into."""
-        part, size = list[bytes](), 0
-        for number, line in enumerate(lines):
-            if part and size + len(line) > ATOMIC:
-                if not self._write_all(b"".join(part)):
-                    self._lose(len(lines) - number + len(part))
-                    return
-                part, size = [], 0
-            part.append(line)
-            size += len(line)
-        if part and not self._write_all(b"".join(part)):
-            self._lose(len(part))
+    def _put(self, lines: bytes) -> bytes:
+        """Write lines, and return those that could not be written: whole ones, and into a pipe as
+        many at once as other processes cannot write into.
+        """
+        if self._is_file:
+            return b"" if self._write_all(lines) else lines
+        start = 0
+        while start < len(lines):
+            end = lines.rfind(b"\n", start, start + ATOMIC) + 1
+            end = end or lines.index(b"\n", start) + 1  # a line that is longer
+            if not self._write_all(lines[start:end]):
+                return lines[start:]
+            start = end
+        return b""
 
     def _write_all(self, data: bytes) -> bool:
         until = time.monotonic() + STUCK_S
@@ -210,10 +220,23 @@ class AccessLog:
         self._on_lost(count)
 
 
+def is_file(file: int) -> bool:
+    """Return whether it is a file on a disk; False if it is closed."""
+    try:
+        return stat.S_ISREG(os.fstat(file).st_mode)
+    except OSError:
+        return False
+
+
 def iso(at: float) -> str:
     """Return a time as `2026-11-28T08:44:51.156Z`."""
     whole = int(at)
-    return f"{second(whole)}.{int((at - whole) * 1000):03d}Z"
+    return second(whole) + MILLISECONDS[int((at - whole) * 1000)]
+
+
+def microseconds(seconds: float) -> float:
+    """Return a duration with six decimals; `round` takes twice as long."""
+    return int(seconds * 1e6 + 0.5) / 1e6
 
 
 @lru_cache(maxsize=64)
@@ -239,8 +262,8 @@ def facts_of(a: AnswerDone) -> dict[str, Any]:
         "served_by": a.served_by,
         "cache": a.cache,
         "streamed": a.streamed,
-        "answer_s": round(a.duration_s, 6),
-        "ttft_s": None if a.ttft_s is None else round(a.ttft_s, 6),
+        "answer_s": microseconds(a.duration_s),
+        "ttft_s": None if a.ttft_s is None else microseconds(a.ttft_s),
         "input_tokens": None if usage is None else usage.input_tokens,
         "output_tokens": None if usage is None else usage.output_tokens,
         "cost_usd": dollars(a.cost),

@@ -93,6 +93,14 @@ READ = {
         is_gauge=True,
         joined="max",
     ),
+    "limits_shared": MetricDefinition(
+        "slipway_limits_shared",
+        "Whether limits hold for all servers together: 0 while Redis is away and each server keeps "
+        "to its share. Missing without `shared`.",
+        (),
+        is_gauge=True,
+        joined="min",
+    ),
     "documents": MetricDefinition(
         "slipway_knowledge_documents",
         "Documents of an app, by state: read, partly (some of it could not be read) or failed.",

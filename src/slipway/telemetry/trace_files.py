@@ -1,4 +1,4 @@
-"""Keep records of the pipeline in files: append-only segments of blocks, each about a second's work.
+"""Keep records of the pipeline in files: append-only segments of blocks of a few hundred.
 
 Every process writes segments of its own into one folder, and reads those of all. A block is a head
 (its size, its checksum, the times of its first and last record) and a payload in MessagePack. The
@@ -34,15 +34,18 @@ SUFFIX = ".trace"
 SEGMENT_S = 3600.0  # a segment takes the records of an hour at most
 SEGMENTS = 32  # of so many segments the folder consists at its largest
 SMALLEST = 64 * 1024  # bytes of a segment, however little the folder may hold
-AT_ONCE = 256  # records that are encoded before other threads may run
+AT_ONCE = 256  # records of a block: other threads wait while it is encoded
 WINDOW = 1024 * 1024  # bytes that are searched before other threads may run
 # A retry of an answer comes within this time of the try before
 RETRY_S = 3600.0
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
-_usage_at: dict[type[Any], int] = {
-    kind: kind.__struct_fields__.index("usage") for kind in (AnswerDone, AttemptDone)
+NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
+# where each kind of record has its usage, if it has one
+_usage_at = {
+    kind: fields.index("usage") if "usage" in fields else None
+    for kind, fields in ((kind, kind.__struct_fields__) for kind in KINDS)
 }
 
 
@@ -79,7 +82,7 @@ class TraceWriter:
         self._segment_bytes = max(SMALLEST, at_most_bytes // SEGMENTS)
 
     def write(self, records: Sequence[TimedRecord]) -> None:
-        """Append records as a block. Raises OSError; then nothing of them is written."""
+        """Append records as a block, at most AT_ONCE. Raises OSError; then nothing is written."""
         payload = encoded(records)
         now = time.time()
         if self._file is None or self._size > self._segment_bytes or self._is_old(now):
@@ -145,33 +148,31 @@ def encoded(records: Sequence[TimedRecord]) -> bytes:
 
     Records are written without the names of their fields, and so in a third of the bytes.
     """
-    answers, others = list[bytes](), list[bytes]()
-    for start in range(0, len(records), AT_ONCE):
-        part = [(at, record) for at, record in records[start : start + AT_ONCE]]
-        answers += [_encode((at, values_of(r))) for at, r in part if type(r) is AnswerDone]
-        others += [
-            _encode((at, KINDS.index(type(r)), values_of(r)))
-            for at, r in part
-            if type(r) is not AnswerDone
-        ]
-        time.sleep(0)
-    return _encode((list(map(msgspec.Raw, answers)), list(map(msgspec.Raw, others))))
+    answers, others = list[Any](), list[Any]()
+    for at, record in records:
+        kind = type(record)
+        if kind is AnswerDone:
+            answers.append((at, values_of(record)))
+        else:
+            others.append((at, NUMBERS[kind], values_of(record)))
+    return _encode((answers, others))
 
 
 def values_of(record: TracedRecord) -> Sequence[Any]:
     """Return the values of a record's fields, and of those of its usage."""
-    values = astuple(record)
-    usage_at = _usage_at.get(type(record))
-    if usage_at is None or values[usage_at] is None:
-        return values
-    found = list(values)
-    found[usage_at] = astuple(values[usage_at])
-    return found
+    values = list(astuple(record))
+    usage_at = _usage_at[type(record)]
+    if usage_at is not None and values[usage_at] is not None:
+        values[usage_at] = astuple(values[usage_at])
+    return values
 
 
 def fields_of(record: TracedRecord) -> dict[str, Any]:
     """Return the fields of a record, as they would be read."""
     fields: dict[str, Any] = msgspec.to_builtins(record)
+    usage = getattr(record, "usage", None)
+    if isinstance(usage, Usage):  # with the counts that are 0
+        fields["usage"] = msgspec.structs.asdict(usage)
     return fields
 
 

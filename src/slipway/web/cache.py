@@ -10,7 +10,7 @@ from starlette.responses import Response
 from slipway.answer import Current
 from slipway.cache import AnswerCache, Selection
 from slipway.errors import BadRequest, Forbidden, NotFound
-from slipway.settings.checks import suggest
+from slipway.settings.known_names import suggest
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.savings import savings_report
 from slipway.types import Asker

@@ -2,7 +2,7 @@
 
 from slipway.answer import Pipeline
 from slipway.errors import ModelNotFound
-from slipway.settings.checks import suggest
+from slipway.settings.known_names import suggest
 from slipway.types import Asker
 
 

@@ -51,7 +51,7 @@ class HttpResponseWriter:
             b"%b%bx-slipway-served-by: %b\r\nx-slipway-model: %b\r\nx-slipway-attempts: %d\r\n"
             % (
                 ids,
-                header_lines(facts.rate_limits) if facts.rate_limits else b"",
+                facts.own_limits or header_lines(facts.rate_limits),
                 facts.served_by.encode(),
                 facts.model.encode("latin-1", "replace"),
                 facts.attempts,
