@@ -72,6 +72,8 @@ def completion(text: str, more: str = "", finish: str = '"stop"') -> bytes:
 
 
 DONE = b"[DONE]"
+THOUGHT = "Let me think about this. " * 20
+LONG_THOUGHT = (THOUGHT * 2000).encode()
 END = said("", '"stop"')
 
 
@@ -235,6 +237,10 @@ def rows() -> dict[str, Reply]:
         ("x-ratelimit-remaining-tokens", "0"),
     )
     found["moderation-403"] = whole(b'{"error":{"message":"flagged by moderation"}}', 403)
+    found["long-thought"] = form(
+        events(*[chunk(f'{{"reasoning":"{THOUGHT}"}}')] * 2000, said("Hi"), END, DONE),
+        whole(completion("Hi").replace(b'"content"', b'"reasoning":"%b","content"' % LONG_THOUGHT)),
+    )
     found["two-choices"] = events(
         b'{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}',
         b'{"choices":[{"index":1,"delta":{"content":"b"},"finish_reason":null}]}',
@@ -366,6 +372,17 @@ def test_thinking_refusals_and_calls_are_words(tmp_path: Path, name: str) -> Non
             assert text_of(reply) == "Hi"
             key = next(iter(json.loads(WORDS[name])))
             assert f'"{key}"' in reply.text
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("model", ["long-thought", "route.long-thought"])
+def test_thinking_is_never_thrown_away_for_being_long(
+    server: Serving, model: str, streamed: bool
+) -> None:
+    reply = server.chat(model, stream=streamed)
+    assert text_of(reply) == "Hi"
+    assert reply.text.count("Let me think") == LONG_THOUGHT.count(b"Let me think")
+    assert reply.headers["x-slipway-model"].endswith("long-thought")
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])

@@ -154,6 +154,7 @@ def test_an_uploads_name_never_tells_whether_there_is_a_hidden_one_of_that_name(
         assert (again["path"], again["id"]) == (own["path"], own["id"])
         mine = [each for each in paths(server, "clerk") if name in each]
         assert mine == [own["path"]]
+        assert f"tenant default added {own['path']} to docs" in server.log  # for the operator
     assert one(server, "hr", hidden["id"]).json()["state"] == "done"
 
 

@@ -1,14 +1,12 @@
 """A cache that is bounded in bytes, whatever texts its keys and values are made of."""
 
 import sys
-from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-import msgspec
-
 Value = TypeVar("Value")
 ENTRY_BYTES = 200  # of the table, for each entry
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 class BoundedCache(Generic[Value]):
@@ -47,14 +45,14 @@ class BoundedCache(Generic[Value]):
 
 
 def size_of(value: Any) -> int:
-    """Return how many bytes a value of texts, numbers, collections and records takes at most: what
-    it holds twice is counted twice.
+    """Return how many bytes a value of texts, numbers, tuples, sets, dicts and records takes at most:
+    what it holds twice is counted twice.
     """
-    size = sys.getsizeof(value)
-    if isinstance(value, msgspec.Struct):
-        return size + sum(size_of(getattr(value, name)) for name in value.__struct_fields__)
-    if isinstance(value, Mapping):
-        return size + sum(size_of(key) + size_of(each) for key, each in value.items())
-    if isinstance(value, tuple | frozenset):
+    size, kind = sys.getsizeof(value), type(value)
+    if kind in _PLAIN:
+        return size
+    if kind is tuple or kind is frozenset:
         return size + sum(map(size_of, value))
-    return size
+    if kind is dict:
+        return size + sum(size_of(key) + size_of(each) for key, each in value.items())
+    return size + sum(size_of(getattr(value, name)) for name in value.__struct_fields__)
