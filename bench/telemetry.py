@@ -268,13 +268,9 @@ def print_observed(rows: list[dict[str, Any]]) -> None:
 # No record is watched, nothing is sampled, so no alert is evaluated, and nothing is logged of requests
 OFF = f"""
 from slipway.app import building
-from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.traces import Traces
 def nothing(*_): pass
-Telemetry.emit = Traces.emit = Traces.start = nothing
-building.Assembly.sample_metrics = nothing
-if hasattr(building, "Observing"):
-    building.Observing.emit = building.Observing.start = nothing
+building.Assembly.emit = building.Assembly.sample_metrics = nothing
+building.Observing.start = nothing
 {SERVE}
 """
 WANTED: dict[str, Any] = {

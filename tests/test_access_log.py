@@ -61,12 +61,12 @@ def lines_of(text: str, kind: str = "request") -> list[dict[str, Any]]:
 def test_a_line_joins_a_request_and_its_answer(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         log = AccessLog(file=file.fileno())
-        log.emit(answer("ans-1"))
+        log.keep((time.time(), answer("ans-1")))
         log.note(request("ans-1"))
         log.note(request(None, method="GET", path="/healthz"))
         log.note(request("ans-2", head=b""))
         log.write()
-        log.emit(answer("ans-3"))
+        log.keep((time.time(), answer("ans-3")))
         log.close()
         log.write()
     joined, plain, left = lines_of((tmp_path / "log").read_text())

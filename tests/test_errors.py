@@ -467,15 +467,15 @@ def answer(ref: str) -> AnswerDone:
 def test_traces_outlive_their_process_and_each_is_bounded(tmp_path: Path) -> None:
     traces = Traces(tmp_path)
     for n in range(100):
-        traces.emit(attempt(f"ans-{n}"))
-        traces.emit(answer(f"ans-{n}"))
+        traces.keep((time.time(), attempt(f"ans-{n}")))
+        traces.keep((time.time(), answer(f"ans-{n}")))
     traces.close()
     later = Traces(tmp_path)
     assert later.find("ans-10", "ann") is not None
     assert later.find("ans-10", "ben") is None
     assert later.find("ans-1000", None) is None
     for _ in range(MAX_RECORDS):
-        later.emit(answer("ans-10"))
+        later.keep((time.time(), answer("ans-10")))
     found = later.find("ans-10", None)
     assert found is not None
     assert len(found["tries"]) == MAX_RECORDS
@@ -484,10 +484,10 @@ def test_traces_outlive_their_process_and_each_is_bounded(tmp_path: Path) -> Non
 
 def test_a_try_under_way_is_seen_once_another_has_ended(tmp_path: Path) -> None:
     traces = Traces(tmp_path)
-    traces.emit(attempt("ans-1"))
+    traces.keep((time.time(), attempt("ans-1")))
     assert traces.find("ans-1", None) is None
-    traces.emit(answer("ans-1"))
-    traces.emit(attempt("ans-1"))
+    traces.keep((time.time(), answer("ans-1")))
+    traces.keep((time.time(), attempt("ans-1")))
     found = traces.find("ans-1", "ann")
     assert found is not None
     assert [each["answer"] is None for each in found["tries"]] == [False, True]

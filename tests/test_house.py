@@ -88,7 +88,7 @@ LAYERS = (  # a module may import from its own layer and those behind it
     ("ledger", "prices", "store", "weights"),
     ("settings", "terminal"),
     ("catalogue", "lifeline", "workers"),
-    ("errors", "types", "tracing"),
+    ("errors", "types", "tracing", "bounded"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

@@ -45,8 +45,8 @@ def answer(ref: str, **more: Any) -> AnswerDone:
 def filled(folder: Path, count: int, *, prefix: str = "ans") -> Traces:
     traces = Traces(folder)
     for n in range(count):
-        traces.emit(attempt(f"{prefix}-{n}"))
-        traces.emit(answer(f"{prefix}-{n}"))
+        traces.keep((time.time(), attempt(f"{prefix}-{n}")))
+        traces.keep((time.time(), answer(f"{prefix}-{n}")))
     traces.flush()
     return traces
 
@@ -77,7 +77,9 @@ def test_a_list_is_chosen_by_error_app_duration_and_time(tmp_path: Path) -> None
     traces = Traces(tmp_path)
     for n in range(60):
         error = "provider_down" if n % 10 == 0 else None
-        traces.emit(answer(f"ans-{n}", app="ab"[n % 2], error=error, duration_s=n / 10))
+        traces.keep(
+            (time.time(), answer(f"ans-{n}", app="ab"[n % 2], error=error, duration_s=n / 10))
+        )
         if n % 7 == 0:
             traces.flush()
     assert ids(traces, errors=True) == [f"ans-{n}" for n in (50, 40, 30, 20, 10, 0)]
@@ -96,7 +98,7 @@ def test_a_list_is_chosen_by_error_app_duration_and_time(tmp_path: Path) -> None
 
 def test_a_record_cut_by_a_crash_is_skipped(tmp_path: Path) -> None:
     traces = filled(tmp_path, 5)
-    traces.emit(answer("ans-late"))
+    traces.keep((time.time(), answer("ans-late")))
     traces.flush()
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
@@ -126,7 +128,7 @@ def test_old_traces_are_deleted_by_age_and_by_size(tmp_path: Path) -> None:
     (file,) = tmp_path.iterdir()
     os.utime(file, (time.time() - 7200, time.time() - 7200))
     for n in range(12_000):
-        busy.emit(answer(f"busy-{n}"))
+        busy.keep((time.time(), answer(f"busy-{n}")))
         if n % 200 == 0:
             busy.flush()
     busy.flush()
@@ -146,14 +148,14 @@ def test_a_disk_that_cannot_be_written_loses_nothing_at_first_and_is_reported_on
     lost = list[int]()
     traces = Traces(blocked)
     traces.on_lost = lost.append
-    traces.emit(answer("ans-1"))
+    traces.keep((time.time(), answer("ans-1")))
     for _ in range(3):
         traces.flush()
     assert traces.find("ans-1", None) is not None
     assert ids(traces) == ["ans-1"]
     assert sum("traces cannot be written" in each.message for each in caplog.records) == 1
     for n in range(MOST_WAITING + 9):
-        traces.emit(answer(f"ans-more-{n}"))
+        traces.keep((time.time(), answer(f"ans-more-{n}")))
     traces.flush()
     assert sum(lost) == 10
     blocked.unlink()
@@ -165,7 +167,7 @@ def test_a_disk_that_cannot_be_written_loses_nothing_at_first_and_is_reported_on
 def test_a_list_of_50000_answers_is_fast(tmp_path: Path) -> None:
     traces = Traces(tmp_path)
     for n in range(50_000):
-        traces.emit(answer(f"ans-{n}", error="provider_down" if n < 3 else None))
+        traces.keep((time.time(), answer(f"ans-{n}", error="provider_down" if n < 3 else None)))
         if n % 500 == 0:
             traces.flush()
     began_at = time.process_time()

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -43,6 +44,7 @@ from slipway.types import (
     FeedbackGiven,
     PipelineRecord,
     RuleUsed,
+    SemanticLooked,
     StoreState,
 )
 from slipway.web.access_notes import AccessNotes
@@ -78,6 +80,9 @@ LOAD_S = 1.0  # between two tries to load budgets while the store is down
 # traces and open answers so often that a sixth of a request's time goes into it
 GC_THRESHOLDS = (20_000, 20, 50)
 FAST = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/v1/answers": ASK}
+# kind of record -> what keeps records with their time, and who watches them
+Watch = Callable[[Any], object]
+Watching = Mapping[type, tuple[Sequence[Watch], Sequence[Watch]]]
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -129,6 +134,7 @@ class Assembly:
         self.current = Current(settings, compiled.pipeline)
         self.key_watch.before_use = self.load_key_budgets
         self.telemetry = self.count_answers()
+        self.watching = self.watch_records()
         self.watch_engines(settings)
         self.sampling = self.sample_metrics()
         self.alerting = (
@@ -179,17 +185,32 @@ class Assembly:
         return healths_of(self.current.pipeline.routes.values())
 
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
-        """Hand a record of the pipeline to those who watch it."""
-        self.telemetry.emit(record)
-        self.observing.emit(record)
-        if type(record) is AnswerDone:  # half of them
-            return
-        if isinstance(record, FeedbackGiven) and record.helpful is False:
-            self.carried.cache.disliked(record.answer)
-        if isinstance(record, RuleUsed):
-            self.writer.add(record)
-        if isinstance(record, AttemptDone) and record.error is not None:
+        """Hand a record of the pipeline to those who watch its kind."""
+        queues, watchers = self.watching[type(record)]
+        if queues:
+            timed = (time.time(), record)
+            for keep in queues:
+                keep(timed)
+        for watch in watchers:
+            watch(record)
+        if type(record) is AttemptDone and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
+
+    def watch_records(self) -> Watching:
+        """Return what keeps each kind of record until a thread writes it, and who watches it now."""
+        count, queues = self.telemetry.emit, self.observing.queues
+        return {
+            AnswerDone: (queues(AnswerDone), [count]),
+            AttemptDone: (queues(AttemptDone), [count]),
+            RuleUsed: (queues(RuleUsed), [count, self.writer.add]),
+            SemanticLooked: ((), [count]),
+            FeedbackGiven: ((), [count, self.hear]),
+        }
+
+    def hear(self, given: FeedbackGiven) -> None:
+        """Keep an answer that somebody disliked from others."""
+        if given.helpful is False:
+            self.carried.cache.disliked(given.answer)
 
     def note(self, answered: Answered) -> None:
         """Remember an answer for votes, and its texts if rules are to be found from them."""

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from slipway.settings import OtlpSettings, Settings
 from slipway.telemetry.access_log import AccessLog
 from slipway.telemetry.otlp_export import OtlpExporter
 from slipway.telemetry.redaction import redactor
 from slipway.telemetry.traces import Traces
-from slipway.types import AnswerDone, FeedbackGiven, PipelineRecord
+from slipway.types import AnswerDone
 
+Keep = Callable[[Any], None]
 Count = Callable[[str, tuple[str, ...], int], None]  # (metric, labels, by)
 
 
@@ -36,11 +38,11 @@ class Observing:
             on_lost=lambda lost: self._count("log_lost", (), lost),
         )
 
-    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
-        """Keep a record, and log it if it is an answer's."""
-        self.traces.emit(record)
-        if self.access is not None and type(record) is AnswerDone:
-            self.access.emit(record)
+    def queues(self, kind: type) -> tuple[Keep, ...]:
+        """Return what keeps traced records of a kind, with their time, until a thread writes them."""
+        if kind is AnswerDone and self.access is not None:
+            return (self.traces.keep, self.access.keep)
+        return (self.traces.keep,)
 
     def apply(self, settings: Settings) -> None:
         """Go on as other settings want it. Blocks for a moment if the collector is another one."""

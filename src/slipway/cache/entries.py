@@ -1,6 +1,7 @@
 """A kept answer, and how long it may be served."""
 
 from collections.abc import Sequence
+from sys import getsizeof
 from typing import Literal
 
 import msgspec
@@ -36,6 +37,12 @@ class SearchedSection(Record, frozen=True, kw_only=True):
     title: str
     passages: tuple[str, ...]
     is_asked: bool  # whether the search was sure enough to ask a model or to quote
+
+
+def _size_of(searched: SearchedSection) -> int:
+    """Return about how many bytes it takes in memory."""
+    texts = getsizeof(searched.text) + getsizeof(searched.title)
+    return 200 + texts + 100 * len(searched.passages)
 
 
 class KeptAnswer(Record, frozen=True, kw_only=True):
@@ -82,8 +89,9 @@ class KeptAnswer(Record, frozen=True, kw_only=True):
     @property
     def size(self) -> int:
         """Return about how many bytes it takes in memory."""
-        searched = sum(200 + 100 * len(each.passages) for each in self.searched)
-        return OVERHEAD + len(self.body) + len(self.usage_event) + searched
+        body = len(self.body) + len(self.usage_event)
+        names = (self.key, self.understood, *self.tags, *self.documents)
+        return OVERHEAD + body + sum(map(getsizeof, names)) + sum(map(_size_of, self.searched))
 
 
 class Selection(Record, frozen=True, kw_only=True):

@@ -10,8 +10,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from difflib import SequenceMatcher
-from functools import lru_cache
 
+from slipway.bounded import BoundedCache
 from slipway.cache.semantic_words import (
     CHINESE_OPPOSITES,
     DATES,
@@ -53,6 +53,7 @@ _HAN_FUNCTION = frozenset(
     "的了吗呢吧啊呀么是在我你您他她它们这那个请问怎么样如何什为可以能会要想有没和与及"
 )
 LONGEST_KEPT = 300  # characters of a question whose reading is kept
+KEPT_READINGS = BoundedCache["QuestionWords"](32 << 20)
 _ENDINGS = ("ing", "ed", "es", "s")
 _SAME_FRAME = 1 / 3  # the share of equal words from which one changed word counts
 _CAPITALS = 0.6  # the share of capitalised words above which capitals mean nothing
@@ -80,7 +81,10 @@ class QuestionWords(Record, frozen=True, kw_only=True):
 
 def read(text: str) -> QuestionWords:
     """Read a question once for all guards. What was read of short ones is kept."""
-    return kept_reading(text) if len(text) <= LONGEST_KEPT else _read(text)
+    if len(text) > LONGEST_KEPT:
+        return _read(text)
+    found = KEPT_READINGS.get(text)
+    return found if found is not None else KEPT_READINGS.put(text, _read(text))
 
 
 def _read(text: str) -> QuestionWords:
@@ -103,9 +107,6 @@ def _read(text: str) -> QuestionWords:
         names=frozenset(_names(plain)),
         language=_language(plain, words),
     )
-
-
-kept_reading = lru_cache(16_384)(_read)
 
 
 def refusal(asked: str, kept: str, known: Set[str] = frozenset()) -> str | None:

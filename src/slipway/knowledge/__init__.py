@@ -391,8 +391,7 @@ class Knowledge:
 
         Of several that the asker may read, its own is replaced, else the one without a mark, else
         none. Every new name has a random mark, also if nothing has that name: only then does it not
-        tell whether there is an upload that the asker may not read. The operator may read all, and
-        needs no mark.
+        tell whether there is an upload that the asker may not read.
         """
         collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
         readable = {
@@ -401,11 +400,11 @@ class Knowledge:
             if all(self.access.may_read(asker, doc, collection.documents) for doc in docs)
         }
         own = [each for each, docs in readable.items() if uploads.is_of(docs[-1], asker.owner)]
-        if own or (len(readable) == 1 and name not in readable):
-            return (own or list(readable))[0]
-        if name in readable or asker.everything:
+        if own:
+            return own[0]
+        if name in readable:
             return name
-        return uploads.free_name(name)
+        return next(iter(readable)) if len(readable) == 1 else uploads.free_name(name)
 
     @property
     def keeps_uploads(self) -> bool:

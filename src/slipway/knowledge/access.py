@@ -393,7 +393,7 @@ def _is_similar(one: str, other: str) -> bool:
     return is_alike(_letters(one), _letters(other))
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def is_alike(a: str, b: str) -> bool:
     """Compare the letters of two names, at most 64 of each."""
     if a == b:

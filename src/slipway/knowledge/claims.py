@@ -150,22 +150,21 @@ class Claims:
         `_MAX_FLAGS`.
         """
         if 0 not in self._read:
-            self._read[0] = _text(self._question)
+            self._read[0] = _facts_in(self._question)  # not kept: it may be very long
         texts = [self._read[0], *(self._text_of(n) for n in sorted(cited))]
         return tuple(dict.fromkeys(_lacking(sentence, texts)))[:_MAX_FLAGS]
 
     def _text_of(self, n: int) -> _SourceFacts:
         if n not in self._read:
             source = self._sources[n]
-            self._read[n] = _text(f"{source.heading}\n{source.path}\n{source.text}")
+            self._read[n] = kept_facts(f"{source.heading}\n{source.path}\n{source.text}")
         return self._read[n]
 
 
 # Facts of a source
 
 
-@lru_cache(maxsize=256)
-def _text(text: str) -> _SourceFacts:
+def _facts_in(text: str) -> _SourceFacts:
     words = {form for word in _ANY_WORD.findall(text) for form in _forms(word)} | {
         word.lower() for word in _WORD.findall(text)
     }
@@ -190,6 +189,9 @@ def _text(text: str) -> _SourceFacts:
         numbers={n: frozenset(r) for n, r in numbers.items()},
         initials=initials,
     )
+
+
+kept_facts = lru_cache(maxsize=64)(_facts_in)  # of the latest passages
 
 
 def _forms(word: str) -> Iterator[str]:

@@ -33,8 +33,8 @@ EMBEDDERS = tuple(
     if any(file.name == _MODEL for file in each.files)
 )
 LONGEST = 256  # tokens; the rest of the text is ignored
-_QUERIES_KEPT = 2048
-_QUERY_CHARACTERS = 8000
+_QUERIES_KEPT = 1024
+_QUERY_CHARACTERS = 4000  # far more than LONGEST tokens have
 _UNKNOWN_SHARE = 0.4  # the share of unknown pieces that makes a text unreadable for the model
 _UNKNOWN_PIECE = re.compile(
     r"\[UNK\]|##.|[\u2e80-\U0003ffff]"
@@ -96,7 +96,7 @@ class Embedder:
             _session(integers or str(files[_MODEL]), threads),
             _tokenizer(files["tokenizer.json"]),
         )
-        self._query = lru_cache(_QUERIES_KEPT)(self._one)
+        self.kept_query = lru_cache(_QUERIES_KEPT)(self._one)
 
     def embed(
         self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None
@@ -113,8 +113,8 @@ class Embedder:
         return vectors
 
     def embed_query(self, text: str) -> "Floats":
-        """Return float32 [384], read-only: the last 2048 are cached."""
-        return self._query(text[:_QUERY_CHARACTERS])
+        """Return float32 [384], read-only: the last 1024 are cached."""
+        return self.kept_query(text[:_QUERY_CHARACTERS])
 
     def understands(self, text: str) -> bool:
         """Return whether the model knows the words of this text. A script that it was not trained

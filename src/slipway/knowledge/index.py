@@ -45,7 +45,7 @@ DEPTH = 50  # places scored beyond the requested ones; twice as many passages
 
 PASSAGES_PER_PLACE = 8  # passages of a place that are read
 
-_LONGEST_QUESTION, _WORDS_WITH_FORMS = 1000, 12  # characters; words of a question
+_WORDS_WITH_FORMS = 12  # words of a question
 _TABLES = ("places", "passages")
 _SEGMENT_FILES, _MARK = ("idx", "term", "pos", "fast", "fieldnorm", "store"), 1337
 
@@ -150,7 +150,7 @@ class Index:
         """Return what is searched for: `words`, and `pairs` of characters. In languages that bend
         or join words, also the forms that visible documents have.
         """
-        terms, language = self._words.of(text), language_of(text[:_LONGEST_QUESTION])
+        terms, language = self._words.of(text), language_of(text)
         if language != "english":
             terms["words"] = self._words.content_terms(text) or terms["words"]
             for word in terms["words"][:_WORDS_WITH_FORMS]:

@@ -89,6 +89,7 @@ _ASKING_LIST = """
 _ASKING = frozenset(_ASKING_LIST.split())
 _NO_LATIN = frozenset(["arabic", "russian"])
 _CLEAR = 2  # hits
+_LONGEST = 1000  # characters of a question that are looked at
 # Languages that write joined nouns as one word
 JOINING = frozenset(["german", "dutch", "swedish"])
 _WORD = re.compile(r"(?<!\w)[^\W\d_]+(?!\w)")  # not the letters of a code such as `zq72d3`
@@ -107,9 +108,14 @@ def without_accents(text: str) -> str:
 _SMALL = {language: frozenset(without_accents(words).split()) for language, words in _LISTS.items()}
 
 
-@lru_cache(1024)
 def language_of(question: str) -> str:
-    """Return the language whose small words a question has most of; English if that is unclear."""
+    """Return the language whose small words a question has most of; English if that is unclear. The
+    beginning of a long one tells.
+    """
+    return kept_language(question[:_LONGEST])
+
+
+def _language_of(question: str) -> str:
     words = _WORD.findall(without_accents(question.lower()))
     hits = {
         name: sum(1 + (word in _ASKING) for word in words if word in small)
@@ -118,6 +124,9 @@ def language_of(question: str) -> str:
     best = max(hits, key=lambda name: (hits[name], name == "english"))
     is_clear = hits[best] >= _CLEAR or (hits[best] and best in _NO_LATIN)
     return best if is_clear else "english"
+
+
+kept_language = lru_cache(1024)(_language_of)
 
 
 def without_small_words(question: str, language: str) -> str:

@@ -31,6 +31,7 @@ from slipway.knowledge.keyword_table import (
 )
 
 _READERS = 32  # kept for one state of the index
+_COUNTS = 2000  # words whose counts a reader keeps
 _K1, _B = 1.2, 0.75  # of BM25, as in tantivy
 _PAIRS = tuple(field for field, _ in FIELDS if field.endswith("_pairs"))
 _FIELD_NUMBERS = {field: n for n, (field, _) in enumerate(FIELDS)}
@@ -87,10 +88,13 @@ class ReaderIndex:
     def _count(self, table: str, field: str, term: str) -> int:
         """Return in how many readable rows a field has the term."""
         key = (table, field, term)
-        if key not in self._counts:
+        found = self._counts.get(key)
+        if found is None:
             documents = self._state.documents_with(table, field, term)
-            self._counts[key] = sum(document in self.readable for document in documents)
-        return self._counts[key]
+            if len(self._counts) >= _COUNTS:
+                self._counts.clear()
+            found = self._counts[key] = sum(document in self.readable for document in documents)
+        return found
 
     def search(
         self, text: str, limit: int, visible: DocumentFilter | None = None

@@ -6,10 +6,10 @@ Scripts that put no space between words are kept as pairs of characters.
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from slipway.bounded import BoundedCache
 from slipway.knowledge.questions import asked_about
 from slipway.knowledge.stems import other_words_for
 
@@ -29,6 +29,7 @@ _ASKING = """
 """
 _LONGEST_WORD = 64
 LONGEST_KEPT = 500  # characters of a text whose words are kept
+KEPT_WORDS = BoundedCache[tuple[str, ...]](16 << 20)
 _LINE_END = "7h3l1n33nd5"  # a word that no text has and the stemmer keeps
 _QUERY_CHARACTERS = 8000
 
@@ -55,11 +56,10 @@ class Words:
 
     def all(self, text: str) -> tuple[str, ...]:
         """Return all words of a text and its pairs of characters; those of short ones are kept."""
-        return self.kept(text) if len(text) <= LONGEST_KEPT else self._read(text)
-
-    @lru_cache(4096)  # noqa: B019 - an index lives as long as its process
-    def kept(self, text: str) -> tuple[str, ...]:
-        return self._read(text)
+        if len(text) > LONGEST_KEPT:
+            return self._read(text)
+        found = KEPT_WORDS.get(text)
+        return found if found is not None else KEPT_WORDS.put(text, self._read(text))
 
     def _read(self, text: str) -> tuple[str, ...]:
         plain = plain_text(text)

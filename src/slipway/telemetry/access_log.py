@@ -33,14 +33,15 @@ MOST_OF_PATH = 200  # characters
 MOST_PATHS = 1000  # whose form in the log is kept
 UNCLAIMED_S = 60.0  # after that, an answer gets a line without a request
 ATOMIC = 4096  # bytes that a pipe takes from one process at once (PIPE_BUF)
-FILE_PART = 256 * 1024  # bytes that are written at once into a file, which takes any number
-AT_ONCE = 64  # lines that are made before other threads may run
+AT_ONCE = 64  # lines that are made before they are written and other threads may run
 STUCK_S = 2.0  # how long a full pipe is waited for
 CLOSE_S = 3.0
 CLIENT_LEFT = 499  # the status of a request whose client left before the response, as nginx has it
 BROKEN = "the access log cannot be written (%s): its lines are dropped until it can"
 
 MILLISECONDS = tuple(f".{each:03d}Z" for each in range(1000))  # as a time ends
+
+TimedAnswer = tuple[float, AnswerDone]  # seconds since the epoch at which it ended
 
 _encode = msgspec.json.Encoder().encode_lines
 
@@ -64,7 +65,7 @@ class RequestSeen(Record, frozen=True, kw_only=True, gc=False):
 
 
 class AccessLog:
-    """Writes the access log; `note` takes requests and `emit` answers, on the event loop."""
+    """Writes the access log; `note` takes requests and `keep` answers, on the event loop."""
 
     def __init__(
         self,
@@ -76,14 +77,16 @@ class AccessLog:
     ) -> None:
         """`file` is where lines are written to; `redact` cleans content."""
         self.content, self.redact = content, redact
-        # Most requests are for a few paths, and to look through one takes as long as all else here
         self._on_lost, self._file = on_lost, file
-        self._part = FILE_PART if is_file(file) else ATOMIC
+        self._is_file = is_file(file)
         self.lost = 0
         self._requests: deque[RequestSeen] = deque()
-        self._answers: deque[tuple[float, AnswerDone]] = deque()
+        self._answers: deque[TimedAnswer] = deque(maxlen=MOST_WAITING)
+        # Keep an answer that has ended for its line
+        self.keep: Callable[[TimedAnswer], None] = self._answers.append
+        # Most requests are for a few paths, and to look through one takes as long as all else here
         self._paths: dict[str, str] = {}
-        self._unclaimed: dict[str, tuple[float, AnswerDone]] = {}
+        self._unclaimed: dict[str, TimedAnswer] = {}
         self._ends = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_failing = False
@@ -94,11 +97,6 @@ class AccessLog:
             self._requests.append(request)
         else:
             self._lose(1)
-
-    def emit(self, answer: AnswerDone) -> None:
-        """Take an answer that has ended."""
-        if len(self._answers) < MOST_WAITING:
-            self._answers.append((time.time(), answer))
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="slipway-log", daemon=True)
@@ -118,7 +116,11 @@ class AccessLog:
     def write(self) -> None:
         """Write what has come until now."""
         try:
-            self._put(b"".join(self._lines()))
+            left = b""
+            for lines in self._lines():
+                left = left + lines if left else self._put(lines)
+            if left:
+                self._lose(left.count(b"\n"))
         except Exception:  # a defect here must not end the log for good
             log.exception("bug: lines of the access log could not be written")
 
@@ -131,10 +133,9 @@ class AccessLog:
             self._unclaimed[timed[1].id] = timed
         for start in range(0, len(requests), AT_ONCE):
             yield _encode([self._request_line(each) for each in requests[start : start + AT_ONCE]])
-            time.sleep(0)
         yield _encode([answer_line(at, answer) for at, answer in self._take_late()])
 
-    def _take_late(self) -> Iterator[tuple[float, AnswerDone]]:
+    def _take_late(self) -> Iterator[TimedAnswer]:
         """Take out the answers whose request is not waited for any longer."""
         late = time.time() - UNCLAIMED_S
         while self._unclaimed:
@@ -176,16 +177,20 @@ class AccessLog:
             self._paths[path] = found
         return found
 
-    def _put(self, lines: bytes) -> None:
-        """Write lines: whole ones, and as many at once as other processes cannot write into."""
+    def _put(self, lines: bytes) -> bytes:
+        """Write lines, and return those that could not be written: whole ones, and into a pipe as
+        many at once as other processes cannot write into.
+        """
+        if self._is_file:
+            return b"" if self._write_all(lines) else lines
         start = 0
         while start < len(lines):
-            end = lines.rfind(b"\n", start, start + self._part) + 1
+            end = lines.rfind(b"\n", start, start + ATOMIC) + 1
             end = end or lines.index(b"\n", start) + 1  # a line that is longer
             if not self._write_all(lines[start:end]):
-                self._lose(lines.count(b"\n", start))
-                return
+                return lines[start:]
             start = end
+        return b""
 
     def _write_all(self, data: bytes) -> bool:
         until = time.monotonic() + STUCK_S

@@ -1,6 +1,9 @@
 """Count records.
 
-Counting costs a dictionary look-up and a few additions; text is written only for a scrape
+Counting costs a dictionary look-up and a few additions. Rows of this process alone are counted in
+a hundred records later, or when they are read: code and rows that were used a moment ago are in the
+CPU's caches, and so a record takes a third of the time. Rows that outlive this process are counted
+in at once, so that a worker that is killed loses nothing. Text is written only for a scrape
 (`exposition.py`).
 """
 
@@ -9,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from operator import add
+from typing import Any
 
 from slipway.cache import SemanticReport
 from slipway.errors import ProviderRefused, SlipwayError
@@ -37,6 +41,7 @@ from slipway.types import (
     FeedbackGiven,
     PipelineRecord,
     RuleUsed,
+    Saved,
     SemanticLooked,
     StoreState,
     Usage,
@@ -47,6 +52,7 @@ FALLBACKS = ("smaller", "stale")  # a quote is one only if a model failed
 REFRESH = "refresh"  # the endpoint of answers that are written again in the background
 OPERATION = "chat"  # what all calls are, in OpenTelemetry's words
 KINDS = 5000  # of answers and calls whose rows are remembered: changed settings bring new names
+AT_ONCE = 100  # records that are counted together
 NO_EDGES: Mapping[str, Sequence[float]] = {}
 
 
@@ -100,6 +106,8 @@ class Telemetry:
         self.in_flight, self.healths, self.new_row = in_flight, healths, new_row
         self.all_rows, self.cache = all_rows or self.own_rows, cache
         self.semantic, self.read = semantic, read
+        self._is_shared = new_row is not own_row
+        self._uncounted = list[PipelineRecord | FeedbackGiven]()
         self.bound = SeriesBound(series, lambda: self.all_rows())
         self.edges = {
             key: tuple(sorted({*metric.buckets, *edges.get(key, ())}))
@@ -115,24 +123,33 @@ class Telemetry:
         for outcome in ("applied", "refused"):
             self.count("reloads", (outcome,), 0)
         self.count("store_lost", (), 0)
-        self._answers: dict[Labels, AnswerRows] = {}
+        self._answers: dict[tuple[object, ...], AnswerRows] = {}
         self._attempts: dict[tuple[object, ...], AttemptRows] = {}
         self._tokens: dict[Labels, TokenRows] = {}
         self._durations, self._call_durations = self.edges["duration"], self.edges["call_duration"]
         self._ttfts, self._tpots = self.edges["ttft"], self.edges["tpot"]
+        self.counting: Mapping[type, Callable[[Any], None]] = {
+            AnswerDone: self.answer,
+            AttemptDone: self.attempt,
+            RuleUsed: self.rule,
+            SemanticLooked: self.looked,
+            FeedbackGiven: self.feedback,
+        }
 
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
-        """Count a record."""
-        if type(record) is AttemptDone:
-            self.attempt(record)
-        elif type(record) is AnswerDone:
-            self.answer(record)
-        elif type(record) is RuleUsed:
-            self.rule(record)
-        elif type(record) is SemanticLooked:
-            self.looked(record)
-        elif type(record) is FeedbackGiven:
-            self.feedback(record)
+        """Count a record: at once in rows that outlive this process, else before they are read."""
+        if self._is_shared:
+            self.counting[type(record)](record)
+            return
+        self._uncounted.append(record)
+        if len(self._uncounted) >= AT_ONCE:
+            self.count_waiting()
+
+    def count_waiting(self) -> None:
+        """Count the records that wait."""
+        waiting, self._uncounted = self._uncounted, []
+        for record in waiting:
+            self.counting[type(record)](record)
 
     def count(self, metric: str, labels: Labels, by: float = 1) -> None:
         """Increase a counter."""
@@ -181,14 +198,13 @@ class Telemetry:
     # records
 
     def attempt(self, a: AttemptDone) -> None:
-        error = "" if a.error is None else known_code(a.error)
-        kind = (a.model, a.provider, a.zone, error, a.kind, a.role, a.place, a.used)
-        rows = self._attempts.get(kind) or self._attempt_rows(a, kind, error)
-        duration = rows.duration
+        kind = (a.model, a.provider, a.zone, a.error, a.kind, a.role, a.place, a.used)
+        rows = self._attempts.get(kind) or self._attempt_rows(a, kind)
         for row in rows.ones:
             row[0] += 1
-        duration[bisect_left(self._call_durations, a.duration_s)] += 1
-        duration[-1] += a.duration_s
+        duration, duration_s = rows.duration, a.duration_s
+        duration[bisect_left(self._call_durations, duration_s)] += 1
+        duration[-1] += duration_s
         if a.waited_s is not None:
             self.observe("queue_wait", (a.model,), a.waited_s)
         if a.opened_breaker:
@@ -196,8 +212,9 @@ class Telemetry:
         if a.left_out:
             self.count("left_out", (a.model, a.provider), a.left_out)
 
-    def _attempt_rows(self, a: AttemptDone, kind: tuple[object, ...], error: str) -> AttemptRows:
+    def _attempt_rows(self, a: AttemptDone, kind: tuple[object, ...]) -> AttemptRows:
         """Find the rows that calls of this kind are counted in, once."""
+        error = known_code(a.error)
         ones = [self.row("attempts", (a.model, a.provider, a.zone, error))]
         if a.kind == "retry":
             ones.append(self.row("retries", (a.model,)))
@@ -236,42 +253,53 @@ class Telemetry:
             self.count("cost", (row.app, row.model), row.cost / PICO)
 
     def answer(self, a: AnswerDone) -> None:
-        error = "" if a.error is None else known_code(a.error)
-        kind = (a.app, a.model or "", a.provider, a.served_by or "", error)
-        rows = self._answers.get(kind) or self._answer_rows(kind)
-        if a.endpoint != REFRESH:  # nobody waits for that, but its tokens are paid for
-            rows.answers[0] += 1
-            if a.cache is not None or a.saved is not None:
-                self.count_cache(a)
-            if a.error is None and (a.served_by in FALLBACKS or a.degraded):
-                self.count("fallbacks", (a.app, a.served_by or ""))
-            if a.error is None and a.sourced is not None:
-                self.count("sourced", (a.app, a.sourced))
-        rows.duration[bisect_left(self._durations, a.duration_s)] += 1
-        rows.duration[-1] += a.duration_s
-        usage = a.usage
+        kind = (
+            *(a.endpoint, a.app, a.model, a.provider, a.served_by, a.error),
+            *(a.cache, a.sourced, a.degraded),
+        )
+        rows = self._answers.get(kind) or self._answer_rows(a, kind)
+        for row in rows.ones:
+            row[0] += 1
+        duration, duration_s, usage = rows.duration, a.duration_s, a.usage
+        duration[bisect_left(self._durations, duration_s)] += 1
+        duration[-1] += duration_s
         if usage is not None:
             self._observe_tokens(rows.tokens, usage)
         if a.streamed and a.ttft_s is not None:
-            self._observe_times(rows, a.ttft_s, a.duration_s, usage)
+            self._observe_times(rows, a.ttft_s, duration_s, usage)
         for each in a.other_usage:
             self._observe_tokens(self._token_rows((a.app, each.model, each.provider)), each.usage)
+        if a.saved is not None and a.error is None and a.endpoint != REFRESH:
+            self._count_saved(a.app, a.saved)
         if a.citations_kept or a.citations_flagged or a.citations_dropped:
             self._count_citations(a)
 
-    def _answer_rows(self, kind: Labels) -> AnswerRows:
+    def _answer_rows(self, a: AnswerDone, kind: tuple[object, ...]) -> AnswerRows:
         """Find the rows that answers of this kind are counted in, once."""
-        app, model, provider, served_by, error = kind
-        labels = (app, model, provider)
+        error = known_code(a.error)
+        labels = (a.app, a.model or "", a.provider)
         if len(self._answers) >= KINDS:
             self._answers.clear()
         rows = self._answers[kind] = AnswerRows(
             labels=(OPERATION, *labels),
-            answers=self.row("answers", (app, model, served_by, error)),
+            ones=tuple(self._ones_of(a, error)) if a.endpoint != REFRESH else (),
             duration=self.row("duration", (OPERATION, *labels, error)),
             tokens=self._token_rows(labels),
         )
         return rows
+
+    def _ones_of(self, a: AnswerDone, error: str) -> Iterator[Numbers]:
+        """Yield the rows to which answers of this kind add 1 each. Nobody waits for one that is
+        written again, but its tokens are paid for.
+        """
+        app, served_by = a.app, a.served_by or ""
+        yield self.row("answers", (app, a.model or "", served_by, error))
+        if a.cache is not None:
+            yield self.row("cache", (app, a.cache))
+        if a.error is None and (served_by in FALLBACKS or a.degraded):
+            yield self.row("fallbacks", (app, served_by))
+        if a.error is None and a.sourced is not None:
+            yield self.row("sourced", (app, a.sourced))
 
     def _observe_times(
         self, rows: AnswerRows, ttft_s: float, duration_s: float, usage: Usage | None
@@ -301,9 +329,12 @@ class Telemetry:
         if rows.input is None:  # a row is shown from its first value on
             rows.input = self.row("tokens", (*rows.labels, "input"))
             rows.output = self.row("tokens", (*rows.labels, "output"))
-        for row, value in ((rows.input, usage.input_tokens), (rows.output, usage.output_tokens)):
-            row[bisect_left(TOKENS, value)] += 1
-            row[-1] += value
+        row, tokens = rows.input, usage.input_tokens
+        row[bisect_left(TOKENS, tokens)] += 1
+        row[-1] += tokens
+        row, tokens = rows.output, usage.output_tokens
+        row[bisect_left(TOKENS, tokens)] += 1
+        row[-1] += tokens
         if usage.cached_tokens:
             if rows.cached is None:
                 rows.cached = self.row("tokens", (*rows.labels, "cached"))
@@ -324,19 +355,15 @@ class Telemetry:
             if count:
                 self.count("citations", (a.app, a.model or "", outcome), count)
 
-    def count_cache(self, a: AnswerDone) -> None:
-        """Count what the cache did for an answer, and what the answer saved."""
-        if a.cache is not None:
-            self.count("cache", (a.app, a.cache))
-        if a.saved is None or a.error is not None:
-            return
-        labels = (a.app, a.saved.by)
+    def _count_saved(self, app: str, saved: Saved) -> None:
+        """Count what an answer did not cost."""
+        labels = (app, saved.by)
         self.count("saved_answers", labels)
-        if (usage := a.saved.usage) is not None:
+        if (usage := saved.usage) is not None:
             self.count("saved_tokens", (*labels, "input"), usage.input_tokens)
             self.count("saved_tokens", (*labels, "output"), usage.output_tokens)
-        if a.saved.usd is not None:
-            self.count("saved_usd", labels, float(a.saved.usd))
+        if saved.usd is not None:
+            self.count("saved_usd", labels, float(saved.usd))
         else:
             self.count("saved_unpriced", labels)
 
@@ -344,6 +371,7 @@ class Telemetry:
 
     def own_rows(self) -> Iterator[NumberedRow]:
         """Yield what this process counted."""
+        self.count_waiting()
         for name, rows in self.rows.items():
             for labels, row in rows.items():
                 yield name, labels, row

@@ -40,11 +40,12 @@ class TokenRows(msgspec.Struct):
 
 class AnswerRows(msgspec.Struct):
     """The rows that one kind of answer is counted in: to find them again takes as long as to count
-    in them. Those of times are None until the first streamed answer.
+    in them. Each answer adds 1 to all of `ones`; the rows of times are None until the first
+    streamed answer.
     """
 
     labels: Labels
-    answers: Any
+    ones: tuple[Any, ...]
     duration: Any
     tokens: TokenRows
     ttft: Any = None

@@ -1,7 +1,7 @@
 """Keep what happened to each answer for a day, to be found by its id.
 
 A record says which stages ran and which models were tried, when, and how each ended; never what was
-asked or answered. `emit` costs the event loop a tenth of a microsecond; a thread writes what came
+asked or answered. `keep` costs the event loop a tenth of a microsecond; a thread writes what came
 in a quarter of a second into a file, so that few records are in memory.
 """
 
@@ -16,14 +16,7 @@ from typing import Any
 from slipway.telemetry import trace_files
 from slipway.telemetry.trace_files import AT_ONCE, Found, TimedRecord, TraceWriter
 from slipway.telemetry.trace_views import summary, tries
-from slipway.types import (
-    AnswerDone,
-    AttemptDone,
-    FeedbackGiven,
-    PipelineRecord,
-    Record,
-    RuleUsed,
-)
+from slipway.types import AnswerDone, Record
 
 log = logging.getLogger("slipway")
 KEEP_S = 86_400.0
@@ -35,7 +28,6 @@ MOST_WAITING = 40_000  # records in memory while they cannot be written
 MAX_RECORDS = 200
 MOST_LOOKED_AT = 200_000  # answers that one list looks through
 UNWRITTEN = "traces cannot be written (%s): the latest ones are kept in memory until they can"
-TRACED = (AnswerDone, AttemptDone, RuleUsed)
 
 Take = Callable[[Sequence[TimedRecord]], None]
 
@@ -81,6 +73,8 @@ class Traces:
         self.lost = 0  # records that could not be kept
         self._writer = TraceWriter(folder, keep_s, at_most_bytes)
         self._pending: deque[TimedRecord] = deque()
+        # Keep a record of an answer, of a call to a model, or of a rule
+        self.keep: Callable[[TimedRecord], None] = self._pending.append
         self._unwritten: list[TimedRecord] = []
         self._lock = threading.Lock()
         self._searching = threading.Lock()  # one search at a time: it is answers that matter
@@ -95,11 +89,6 @@ class Traces:
     @property
     def keep_s(self) -> float:
         return self._writer.keep_s
-
-    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
-        """Keep a record of an answer, of a call to a model, or of a rule."""
-        if type(record) in TRACED:
-            self._pending.append((time.time(), record))  # type: ignore[arg-type]
 
     # writing
 
@@ -121,7 +110,7 @@ class Traces:
                 log.exception("bug: traces could not be written")
 
     def flush(self) -> None:
-        """Write what was emitted until now."""
+        """Write what was kept until now."""
         with self._lock:
             batch = self._take()
             if batch:

@@ -26,7 +26,7 @@ class AccessNotes:
         if exchange.passed_on:
             return
         asker, said, path, body = exchange.asker, exchange.said, exchange.path, exchange.sent_body
-        scope = exchange.scope
+        scope = exchange.scope  # None for chat requests, which have no parameters in their path
         if said is not None and body is None and len(exchange.parts) == 1:
             body = exchange.parts[0]  # it was read where it lay
         has_content = said is not None and path in CONTENT
@@ -35,7 +35,7 @@ class AccessNotes:
                 at=time.time(),
                 duration_s=time.monotonic() - exchange.began_at,
                 method=exchange.method,
-                path=template_of(exchange),
+                path=path if scope is None else template_of(exchange),
                 head=exchange.head[:12],
                 error=exchange.error,
                 ref=exchange.ref or (scope.get("slipway.ref") if scope is not None else None),

@@ -153,6 +153,7 @@ class AnswerRoutes:
                 attached=attached,
                 cache=wish_of(scope["slipway.headers"]),
             ),
+            body,
             work_for(pipeline, "answers"),
         )
         note_when_done(run, self.note_answered)

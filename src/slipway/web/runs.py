@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from sys import getsizeof
 from typing import Literal
 
 import msgspec
@@ -40,13 +41,17 @@ Work = Callable[[Question, Draft, Callable[[Event], None]], Awaitable[None]]
 State = Literal["running", "done", "failed", "cancelled"]
 
 
+def size_of_json(body: bytes) -> int:
+    """Return about how many bytes a parsed body takes at most: its texts, which may have 4 bytes a
+    character, and each object and element.
+    """
+    elements = body.count(b"[") + body.count(b",")
+    return 4 * len(body) + 200 * body.count(b"{") + 60 * elements
+
+
 def question_size(question: Question) -> int:
-    """Return the approximate size of a question in bytes, with its conversation."""
-    return (
-        RUN_BYTES
-        + len(question.text)
-        + sum(len(m.content) if isinstance(m.content, str) else 1000 for m in question.messages)
-    )
+    """Return about how many bytes a question takes without its conversation and options."""
+    return RUN_BYTES + getsizeof(question.text) + sum(getsizeof(p.text) for p in question.attached)
 
 
 def memory_of(encoded: bytes) -> int:
@@ -57,12 +62,14 @@ def memory_of(encoded: bytes) -> int:
 class Run:
     """One answer. Events are numbered from 1; `first` is the oldest one that is still kept."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, body: bytes = b"") -> None:
+        """`body` is the request that the question was read from."""
         self.question = question
+        self._sent = size_of_json(body)
         self.draft = Draft()
         self.log: deque[tuple[bytes, Event]] = deque()
         self.first = 1
-        self.size = question_size(question)  # bytes, with the question
+        self.size = question_size(question) + self._sent  # bytes, with the question
         self.events_size = 0  # bytes of the events in the log
         self.state: State = "running"
         self.stopping = False
@@ -150,9 +157,9 @@ class Run:
 
     def forget_work(self) -> None:
         """Drop what only a retry needs: a complete answer cannot be retried."""
-        self.size -= question_size(self.question)
-        self.question = msgspec.structs.replace(self.question, messages=(), options={})
-        self.size += question_size(self.question)
+        self.size -= question_size(self.question) + self._sent
+        self.question = msgspec.structs.replace(self.question, messages=(), options={}, attached=())
+        self.size, self._sent = self.size + question_size(self.question), 0
         self.draft = Draft()
 
     def cancel(self, *, stopping: bool = False) -> None:
@@ -220,9 +227,9 @@ class Runs:
         self.gone_ids: deque[str] = deque(maxlen=KEPT_IDS)
         self.sweeper: asyncio.Task[None] | None = None
 
-    def start(self, question: Question, work: Work) -> Run:
-        """Start an answer and return it."""
-        run = self.runs[question.id] = Run(question)
+    def start(self, question: Question, body: bytes, work: Work) -> Run:
+        """Start an answer to the question that a request's body asks, and return it."""
+        run = self.runs[question.id] = Run(question, body)
         self._go(run, work)
         return run
 
