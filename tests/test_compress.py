@@ -224,6 +224,7 @@ def _bad(home: Path) -> dict[str, tuple[list[str], str]]:
         "width": (["tiny.gguf", "--prune", "width:100"], "a multiple of 256 below it, such as width:256"),
         "zeros": (["tiny.gguf", "--prune", "wanda:0.5"], "makes a GGUF file neither smaller nor faster"),
         "questions": (["tiny.gguf", "--questions", "q.jsonl"], "answers are measured only with --docs"),
+        "docs": (["tiny.gguf", "--questions", "q.jsonl", "--docs", "none"], "does not exist"),
         "canary": (["tiny.gguf", "--canary", "much"], "--canary: `much` is not a share; write `5%`"),
         "recipe": (["tiny.gguf", "--recipe", "int3"], "--recipe: `int3` is not one; choose awq, gptq"),
     }  # fmt: skip
@@ -231,7 +232,7 @@ def _bad(home: Path) -> dict[str, tuple[list[str], str]]:
 
 @pytest.mark.parametrize("name", [
     "no such model", "no model", "cut short", "empty folder", "architecture", "few lines", "no text",
-    "overlap", "size", "target", "quality", "speed", "form", "depth", "width", "zeros", "questions", "canary", "recipe",
+    "overlap", "size", "target", "quality", "speed", "form", "depth", "width", "zeros", "questions", "docs", "canary", "recipe",
 ])  # fmt: skip
 def test_bad_input_gets_a_sentence_that_names_it(home: Path, name: str) -> None:
     args, sentence = _bad(home)[name]

@@ -160,8 +160,10 @@ def _question_texts(asked: AskedColumns) -> tuple[str, ...]:
         return ()
     if not asked.docs:
         raise refused(f"--questions: {DELTA_WITHOUT}")
+    from slipway import knowledge
     from slipway.evals.questions import questions_in
 
+    knowledge.check(asked.docs)  # now, and not when all else is done
     return tuple(f"{each.question} {each.answer or ''}" for each in questions_in(asked.questions))
 
 
