@@ -6,6 +6,7 @@
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 import plain_http
+from slipway.routing.token_counts import tokens_in
 from slipway.settings import AppSettings, Listen, ModelSettings, Settings
+from waiting import comes_below
 from watchdog import Watched, replying, watched
 
 LIMIT_S = 0.05  # CPU time of one callback
@@ -168,6 +171,20 @@ def test_no_request_holds_up_the_others(seen: Watched, name: str) -> None:
     status, size, _ = results[-1]
     assert status < 500
     assert status == 200 or size < 5000  # an error does not echo what was sent
+
+
+@pytest.mark.parametrize("text", ["查", "查 ", "é", "𠀀"])
+def test_the_tokens_of_a_long_text_are_counted_at_once(text: str) -> None:
+    """Where a limit holds, they are counted for each request; elsewhere for a few of them."""
+
+    def took_s() -> float:
+        began_at = time.thread_time()
+        tokens_in(long)
+        return time.thread_time() - began_at
+
+    long = text * (15 * MIB // len(text.encode()))
+    assert comes_below(LIMIT_S, took_s)
+    assert tokens_in("查询 ab cd 한국어") == 5 + 2
 
 
 if __name__ == "__main__":

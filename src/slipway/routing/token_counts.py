@@ -7,12 +7,12 @@ calls corrects both: how many tokens this model counts for such a prompt, and ho
 an event, thoughts included that it does not show.
 """
 
-import re
 from typing import Any
 
 import msgspec
 
-DENSE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")  # a token each
+# The upper bytes of Chinese, Japanese and Korean characters, which are a token each
+DENSE_ROWS = bytes([*range(0x2E, 0xA0), *range(0xAC, 0xD8), 0xF9, 0xFA, 0xFF])
 CHARS_A_TOKEN = 4
 LONG_EVENT = 12  # characters; longer events hold several tokens
 IMAGE_TOKENS = 800  # of an image in a prompt; what it really takes depends on its size
@@ -95,10 +95,11 @@ def _most_output(request: _PromptBody) -> int | None:
 
 
 def tokens_in(text: str) -> int:
-    """Return about how many tokens a text has."""
+    """Return about how many tokens a text has. It may have 15 MB, and others wait meanwhile."""
     if text.isascii():
         return -(-len(text) // CHARS_A_TOKEN)
-    dense = len(DENSE.findall(text))
+    rows = text.encode("utf-16-le", "surrogatepass")[1::2]
+    dense = len(rows) - len(rows.translate(None, DENSE_ROWS))
     return dense - (-(len(text) - dense) // CHARS_A_TOKEN)
 
 
