@@ -237,7 +237,7 @@ class Past:
             self.telemetry.emit(record)
         self.telemetry.emit(past.done)
         for row in past.rows:
-            self.telemetry.spend(row)
+            self.telemetry.emit(row)
         self.rows += past.rows
         ends_at = past.at - 1e-4
         for attempt in reversed(past.attempts):  # one after the other

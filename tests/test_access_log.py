@@ -82,6 +82,21 @@ def test_a_line_joins_a_request_and_its_answer(tmp_path: Path) -> None:
     assert alone["id"] == "ans-3"
 
 
+def test_many_lines_arrive_whole_and_in_order_in_a_pipe() -> None:
+    reader, writer = os.pipe()
+    log = AccessLog(file=writer)
+    refs = [f"ans-{n}" for n in range(100)]
+    for ref in refs:
+        log.keep((time.time(), answer(ref)))
+        log.note(request(ref))
+    log.write()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        lines = lines_of(pipe.read().decode())
+    assert [line["id"] for line in lines] == refs
+    assert all(line["app"] == "main" for line in lines)
+
+
 def test_a_full_pipe_and_a_closed_one_stop_nothing(caplog: pytest.LogCaptureFixture) -> None:
     lost = list[int]()
     reader, writer = os.pipe()

@@ -14,8 +14,8 @@ from slipway.settings import Settings
 from slipway.store import HistoryRow, open_records
 from slipway.telemetry.definitions import Labels
 from slipway.telemetry.history import STEPS, History, below, quantile_of
-from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.rows import NumberedRow
+from slipway.telemetry.metrics import AT_ONCE, Telemetry
+from slipway.telemetry.rows import NumberedRow, Numbers, own_row
 from slipway.types import AnswerDone, Usage
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -123,6 +123,27 @@ def test_rows_of_all_workers_are_added() -> None:
     workers[0].emit(answered())
     again.sample(clock.now + 10)
     assert again.increase("answers", MINUTE, now=clock.now + 10) == {(): 1}
+
+
+@pytest.mark.parametrize("count", [1, AT_ONCE, 3 * AT_ONCE - 1])
+def test_whoever_reads_finds_every_record_counted(count: int) -> None:
+    telemetry = Telemetry(lambda: 0)
+    for _ in range(count):
+        telemetry.emit(answered())
+    (answers,) = telemetry.sums()["answers"].values()
+    (durations,) = telemetry.sums()["duration"].values()
+    assert answers == [count]
+    assert sum(durations[:-1]) == count
+
+
+def test_rows_that_outlive_the_process_are_counted_in_at_once() -> None:
+    rows = dict[str, Numbers]()
+
+    def new_row(metric: str, labels: Labels, size: int) -> Numbers:
+        return rows.setdefault(metric, own_row(metric, labels, size))
+
+    Telemetry(lambda: 0, new_row=new_row).emit(answered())
+    assert list(rows["answers"]) == [1]
 
 
 def test_quantiles_are_those_of_prometheus(server: Server) -> None:

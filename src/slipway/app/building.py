@@ -144,7 +144,7 @@ class Assembly:
         )
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.writer.on_change = self.telemetry.note_store
-        self.ledger.watch = self.telemetry.spend
+        self.ledger.watch = self.telemetry.emit
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.note, self.attachments)

@@ -53,6 +53,7 @@ REFRESH = "refresh"  # the endpoint of answers that are written again in the bac
 OPERATION = "chat"  # what all calls are, in OpenTelemetry's words
 KINDS = 5000  # of answers and calls whose rows are remembered: changed settings bring new names
 AT_ONCE = 100  # records that are counted together
+CountedRecord = PipelineRecord | FeedbackGiven | LedgerRow
 NO_EDGES: Mapping[str, Sequence[float]] = {}
 
 
@@ -107,7 +108,7 @@ class Telemetry:
         self.all_rows, self.cache = all_rows or self.own_rows, cache
         self.semantic, self.read = semantic, read
         self._is_shared = new_row is not own_row
-        self._uncounted = list[PipelineRecord | FeedbackGiven]()
+        self._uncounted = list[CountedRecord]()
         self.bound = SeriesBound(series, lambda: self.all_rows())
         self.edges = {
             key: tuple(sorted({*metric.buckets, *edges.get(key, ())}))
@@ -134,9 +135,10 @@ class Telemetry:
             RuleUsed: self.rule,
             SemanticLooked: self.looked,
             FeedbackGiven: self.feedback,
+            LedgerRow: self.spend,
         }
 
-    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
+    def emit(self, record: CountedRecord) -> None:
         """Count a record: at once in rows that outlive this process, else before they are read."""
         if self._is_shared:
             self.counting[type(record)](record)
