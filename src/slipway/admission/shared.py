@@ -402,17 +402,19 @@ class SharedLimits:
         """Tell and hear what is used, so that what is known is never older than a beat or two."""
         number = 0
         while True:
+            slept_at = time.monotonic()
             await asyncio.sleep(BEAT_S)
-            number += 1
+            # if this process itself stood still, Redis had no chance to answer: it is asked first
+            number, is_late = number + 1, time.monotonic() - slept_at > 2 * BEAT_S
             try:
-                await self._beat_once(number)
+                await self._beat_once(0 if is_late else number, is_late=is_late)
             except Exception:  # the task must go on: the next beat may succeed
                 log.exception("the limits could not be shared")
 
-    async def _beat_once(self, number: int) -> None:
+    async def _beat_once(self, number: int, *, is_late: bool = False) -> None:
         if not self._meters.all:  # nothing is limited
             return
-        if self.is_away and self.is_together is not False:
+        if self.is_away and self.is_together is not False and not is_late:
             self.is_together = False
             log.warning(
                 "limits are not shared: Redis does not answer, so each of %d servers keeps to its "

@@ -50,14 +50,20 @@ class HoldLog:
         """Begin a file of this size with all that counts."""
         path = self._folder / f"{NAME}{os.getpid()}-{secrets.token_hex(4)}{END}"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        if fcntl is not None:  # held until this process ends, so that others see that it lives
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file, 0, size)
-        else:
-            os.ftruncate(file, size)
+        try:
+            if fcntl is not None:  # held until this process ends, so that others see that it lives
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file, 0, size)
+            else:
+                os.ftruncate(file, size)
+            memory = mmap.mmap(file, size)
+        except OSError:  # the disk is full, perhaps
+            path.unlink(missing_ok=True)
+            os.close(file)
+            raise
         self._path, self._file, self._size = path, file, size
-        self._memory, self._end = mmap.mmap(file, size), 0
+        self._memory, self._end = memory, 0
         for id_, (_, line) in self._held.items():
             self._append(id_, line)
 
