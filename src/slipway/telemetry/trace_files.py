@@ -42,11 +42,7 @@ RETRY_S = 3600.0
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
-# where each kind of record has its usage, if it has one
-_usage_at = {
-    kind: fields.index("usage") if "usage" in fields else None
-    for kind, fields in ((kind, kind.__struct_fields__) for kind in KINDS)
-}
+NO_USAGE = msgspec.structs.asdict(Usage())
 
 
 class Block(NamedTuple):
@@ -100,7 +96,7 @@ class TraceWriter:
         path = self.folder / f"{int(now * 1000):014d}-{self._name}{SUFFIX}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file, self._size, self._began_at = os.open(path, flags, 0o600), 0, now
-        names = {each.__name__: each.__struct_fields__ for each in (*KINDS, Usage)}
+        names = {each.__name__: each.__struct_fields__ for each in KINDS}
         self._append(FIELDS, _encode(names), now, now)
 
     def _append(self, magic: bytes, payload: bytes, first_at: float, last_at: float) -> None:
@@ -146,33 +142,29 @@ class TraceWriter:
 def encoded(records: Sequence[TimedRecord]) -> bytes:
     """Return the payload of a block: the answers, then all other records.
 
-    Records are written without the names of their fields, and so in a third of the bytes.
+    Records are written without the names of their fields, and so in a third of the bytes; a usage
+    has the names of its counts that are not 0.
     """
     answers, others = list[Any](), list[Any]()
     for at, record in records:
         kind = type(record)
         if kind is AnswerDone:
-            answers.append((at, values_of(record)))
+            answers.append((at, astuple(record)))
         else:
-            others.append((at, NUMBERS[kind], values_of(record)))
+            others.append((at, NUMBERS[kind], astuple(record)))
     return _encode((answers, others))
-
-
-def values_of(record: TracedRecord) -> Sequence[Any]:
-    """Return the values of a record's fields, and of those of its usage."""
-    values = list(astuple(record))
-    usage_at = _usage_at[type(record)]
-    if usage_at is not None and values[usage_at] is not None:
-        values[usage_at] = astuple(values[usage_at])
-    return values
 
 
 def fields_of(record: TracedRecord) -> dict[str, Any]:
     """Return the fields of a record, as they would be read."""
-    fields: dict[str, Any] = msgspec.to_builtins(record)
-    usage = getattr(record, "usage", None)
-    if isinstance(usage, Usage):  # with the counts that are 0
-        fields["usage"] = msgspec.structs.asdict(usage)
+    return with_zeros(msgspec.to_builtins(record))
+
+
+def with_zeros(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a record with the counts of tokens that are 0: they are not written."""
+    for each in (fields, *fields.get("other_usage", ())):
+        if each.get("usage") is not None:
+            each["usage"] = {**NO_USAGE, **each["usage"]}
     return fields
 
 
@@ -241,9 +233,9 @@ class TraceSegment:
         """Return the fields of a record by their names."""
         found = dict(zip(self.names(kind), values, strict=False))
         usage = found.get("usage")
-        if isinstance(usage, list):
+        if isinstance(usage, list):  # as it was written until November 2026
             found["usage"] = dict(zip(self.names(Usage), usage, strict=False))
-        return found
+        return with_zeros(found)
 
     def records_of(self, answer_id: str) -> list[Found]:
         """Return the records of an answer, in the order in which they were written."""
