@@ -144,8 +144,8 @@ def check_equal(found: dict[str, Any], calls: int) -> None:
     never_read = [each for each in differences if "never answered" in each["where"]]
     unknown = [each for each in differences if each["what"] == "not in the ledger"]
     counted = [each for each in differences if "had to count" in each["what"]]
-    print(*differences, sep="\n")
-    assert len(differences) == len(never_read) + len(unknown) + len(counted)
+    explained = len(never_read) + len(unknown) + len(counted)
+    assert len(differences) == explained, "\n".join(map(str, differences))
     assert len(never_read) == len(unknown)
     assert len(unknown) + len(counted) <= calls / 500
     more, less = (
