@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from processes import Serving, mocking, run, serving
@@ -236,3 +237,14 @@ def test_an_invoice_that_cannot_be_read_is_refused_with_the_fix(
     refused = run("ledger", "reconcile", str(file), cwd=tmp_path)
     assert refused.returncode == 2, refused.stdout
     assert says in refused.stderr
+
+
+def test_the_mock_charges_for_a_whole_answer_however_late_it_comes() -> None:
+    """And not for one whose body it has cut."""
+    with mocking(text=SAYS, prices=PRICES, script=("slow-0.2@1", "cut-0@2")) as mock:
+        ask = {"model": "plain", "messages": [{"role": "user", "content": "tea"}]}
+        assert httpx.post(f"{mock.url}/chat/completions", json=ask).status_code == 200
+        with pytest.raises(httpx.HTTPError):
+            httpx.post(f"{mock.url}/chat/completions", json=ask)
+        assert mock.invoice is not None
+        assert [line.output_tokens for line in mock.invoice.lines] == [12, 0]
