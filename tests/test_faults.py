@@ -15,6 +15,7 @@ from chat_client import ChatReply, ask
 from processes import Serving, mocking, serving
 from provider_faults import FAULT_CASES, SLOWEST_S, TIMES, FaultCase, FaultServers, fault_servers
 from slipway.providers.mock import MockServer
+from slipway.web.runs import HEARTBEAT_S
 from waiting import until
 
 AT_ONCE = 24
@@ -64,7 +65,10 @@ def asked(
 @pytest.mark.parametrize("case", FAULT_CASES, ids=lambda case: case.name)
 def test_a_client_sees_the_right_outcome_of_each_fault(asked: Asked, case: FaultCase) -> None:
     seen, truth = asked.seen[case.name], asked.servers.truth(case)
-    assert seen.word in case.words, seen
+    words = set(case.words)
+    if seen.took_s > HEARTBEAT_S:  # on a busy machine: a heartbeat has begun the response by then
+        words |= {"error event" for word in case.words if word.startswith("error ")}
+    assert seen.word in words, seen
     if seen.word in SAYS_ALL or (seen.word == "error event" and case.fault.name in BEHIND_THE_END):
         assert seen.text == truth
     elif seen.word == "quote":
