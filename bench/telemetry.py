@@ -190,11 +190,13 @@ def compared(
         "record_worst_ms": max(map(abs, apart)),
         "sum_difference_s": counted["sum"] - sum(each["record"][field] for each in seen),
     }
-    # A value is in the right bucket, or within the limit of an edge of it
+    # A value is in the right bucket, or within the limit of an edge of it, on either side
     row["wrong_buckets"] = [
         edge
         for edge, count in counted["buckets"].items()
-        if not sum(v <= edge for v in values) <= count <= sum(v <= edge + limit_s for v in values)
+        if not sum(v <= edge - limit_s for v in values)
+        <= count
+        <= sum(v <= edge + limit_s for v in values)
     ]
     return row
 
