@@ -150,10 +150,9 @@ def test_a_full_redis_costs_no_answer(pair: Pair) -> None:
         pair.redis.command("CONFIG", "SET", "maxmemory", "0")
 
     said = break_and_mend(pair, fill, empty)
-    assert [("is full" in line, "has memory again" in line) for line in said] == [
-        (True, False),
-        (False, True),
-    ]
+    found = [("is full" in line, "has memory again" in line) for line in said]
+    # on a busy machine Redis may be late as well, which is said by other lines
+    assert [each for each in found if any(each)] == [(True, False), (False, True)]
 
 
 @pytest.mark.parametrize(
