@@ -112,7 +112,10 @@ def text(number: int, size: int, word: int = 3) -> str:
 
 
 def most_of(cache: BoundedCache[Any]) -> Callable[[], float]:
-    """Return how many such entries fit, by what the cache says of its bytes."""
+    """Return how many such entries fit, by what the cache says of its bytes; it is emptied, since
+    other tests may have used it.
+    """
+    cache.clear()
     return lambda: cache.most_bytes / (cache.bytes / len(cache))
 
 

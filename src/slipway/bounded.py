@@ -25,6 +25,11 @@ class BoundedCache(Generic[Value]):
     def __len__(self) -> int:
         return len(self._newer.keys() | self._older.keys())
 
+    def clear(self) -> None:
+        """Forget all values."""
+        with self._lock:
+            self._newer, self._older, self.bytes = {}, {}, 0
+
     def get(self, text: str) -> Value | None:
         found = self._newer.get(text)
         if found is None and (found := self._older.get(text)) is not None:
