@@ -43,6 +43,8 @@ LIMITS: dict[str, dict[str, Any]] = {
     "sk-killed": {"usd_per_day": 1},
     "sk-full-redis": {"usd_per_day": 3},
     "sk-soaked": {"usd_per_day": 40},
+    "sk-started": {"usd_per_day": 1},
+    "sk-started-rpm": {"rpm": 12},
     "sk-share": {"rpm": 12},
     "sk-requests": {"rpm": 20},
     "sk-answers": {"answers": 3},
@@ -67,7 +69,7 @@ class Pair:
         self.servers: list[Serving] = []
 
     @contextmanager
-    def server(self, name: str) -> Iterator[Serving]:
+    def server(self, name: str, *, hears: bool = True) -> Iterator[Serving]:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         settings = {
@@ -80,7 +82,7 @@ class Pair:
             },
         }
         with serving(folder, settings=settings) as server:
-            until(lambda: "answers" in server.log)
+            until(lambda: "answers" in server.log or not hears)
             yield server
 
     def ask_all(self, key: str, times: int, at_once: int = 50, **more: Any) -> list[httpx.Response]:
@@ -170,6 +172,12 @@ def _is_well(request: pytest.FixtureRequest) -> None:
         until(lambda: pair.states() == ["ok", "ok"] and pair.servers_known() == [2, 2])
 
 
+def restart(pair: Pair, *, hears: bool = True) -> None:
+    """Kill a server and start it again; `hears` is whether Redis answers it now."""
+    pair.servers[1].process.kill()
+    pair.servers[1] = pair.stack.enter_context(pair.server("two", hears=hears))
+
+
 def codes(replies: list[httpx.Response]) -> Counter[int]:
     return Counter(reply.status_code for reply in replies)
 
@@ -247,7 +255,7 @@ class Load:
             except httpx.TransportError:  # the server was killed
                 time.sleep(0.05)
                 continue
-            if "has used its share" in reply.text:  # an honest refusal; it may be more in a moment
+            if "cannot ask each other" in reply.text:  # honest; it may be more in a moment
                 self.refused += 1
                 time.sleep(0.05)
                 continue
@@ -353,13 +361,38 @@ def test_a_killed_server_costs_no_cent(pair: Pair) -> None:
     seen = len(pair.mock.requests)
     with Load(pair, "sk-killed", 20) as load:
         until(lambda: load.codes()[200] >= 40)
-        pair.servers[1].process.kill()
-        pair.servers[1] = pair.stack.enter_context(pair.server("two"))
+        restart(pair)
     assert load.codes()[402] == 20
     asked = len(pair.mock.requests) - seen
     assert 90 <= asked <= 100
     until(lambda: 90 * 10**10 <= pair.spent("sk-killed") <= 10**12)
     assert pair.spent_usd("sk-killed") == ["1", "1"]
+
+
+def test_a_server_that_starts_while_redis_is_away_spends_nothing_that_others_may_have_spent(
+    pair: Pair,
+) -> None:
+    """Once it knows, its share is there also for keys that nobody has used since its start."""
+    assert ask(pair.servers[0], "sk-started").status_code == 200
+    pair.redis.freeze()
+    try:
+        restart(pair, hears=False)
+        refused = ask(pair.servers[1], "sk-started")
+        served = ask(pair.servers[1], "sk-started-rpm")
+    finally:
+        pair.redis.thaw()
+    assert (refused.status_code, refused.headers["retry-after"]) == (402, "5")
+    assert "does not know yet what the others have spent of the budget of this key" in refused.text
+    assert served.status_code == 200
+    until(lambda: pair.states() == ["ok", "ok"] and pair.servers_known() == [2, 2])
+    messages = pair.redis.calls("evalsha")
+    until(lambda: pair.redis.calls("evalsha") > messages + 20)
+    pair.redis.freeze()
+    try:
+        until(lambda: pair.states() == ["degraded", "degraded"])
+        assert ask(pair.servers[1], "sk-started").status_code == 200
+    finally:
+        pair.redis.thaw()
 
 
 def test_a_wrong_password_is_a_clear_error(tmp_path: Path) -> None:
@@ -390,8 +423,7 @@ def test_freezes_lost_data_and_kills_cost_no_cent(pair: Pair) -> None:
             pair.redis.command("FLUSHALL")
             time.sleep(2)
             if number % 2:
-                pair.servers[1].process.kill()
-                pair.servers[1] = pair.stack.enter_context(pair.server("two"))
+                restart(pair)
         while time.monotonic() - began < 60:
             time.sleep(0.1)
     codes = load.codes()

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
+from itertools import islice
 from operator import lt
 from typing import Any
 
@@ -54,7 +55,7 @@ log = logging.getLogger("slipway")
 SCRIPT = files("slipway.admission").joinpath("shared.lua")
 BEAT_S = 0.25  # between two messages if nobody asks: what others use is known so far back
 IDLE_BEATS = 2  # so many times longer if no limit is in use; must end well within AWAY_S
-MOST_IDLE = 100  # limits in a beat that were not used just now; the others follow in the next ones
+MOST_IDLE = 100  # limits in a beat that are new or not used just now; the others follow in the next
 HOT_S = 2.0  # so long after its last use a limit is part of every beat
 AWAY_S = 1.0  # without a reply for so long, nobody waits for Redis any more
 ENTER_S = 3.0  # the longest wait for what is held back for other servers
@@ -119,7 +120,7 @@ class SharedLimits:
             if result == "full":
                 raise full(asked, now)
             if now >= until or (result == "unknown" and self.is_away):
-                raise share_used(asked.meter, asked.limit)
+                raise share_used(self._meter(asked.meter), asked.limit)
             await self._meters.settled(AGAIN_S)
             asked.answer = asyncio.get_running_loop().create_future()
 
@@ -150,7 +151,7 @@ class SharedLimits:
         if result == "full" and asked.limit == TOKENS:
             raise meter.too_many_tokens(need, free_in(meter, now, need.tokens))
         if result == "unknown" and self.is_away and not self._fits_after_others(asked):
-            raise share_used(meter, asked.limit)
+            raise share_used(self._meter(meter), asked.limit)
 
     async def _try_hold(
         self, meters: Sequence[Meter], of: "Sequence[SharedMeter]", need: Need
@@ -198,7 +199,7 @@ class SharedLimits:
                 return False  # Redis knows it in a moment
             caps, own = each.limits(), each.levels(now, periods)
             own[1] -= max(0, asked.need[1] - caps[1])  # a call of any size fits into a whole minute
-            allowed = each.allowed or each.share(max(2, self.servers))
+            allowed = each.usable(max(2, self.servers))
             for limit, cap in enumerate(caps):
                 wanted = asked.need[min(limit, 3)]
                 if cap != NO_LIMIT and wanted and own[limit] > allowed[limit]:
@@ -212,7 +213,7 @@ class SharedLimits:
         if asked.limit <= TOKENS or not each.meter.held:
             return False
         own = each.own(time.monotonic(), periods_now())
-        allowed = each.allowed or each.share(max(2, self.servers))
+        allowed = each.usable(max(2, self.servers))
         return own[asked.limit + 1] + asked.need[3] <= allowed[asked.limit]
 
     async def refresh(self, meters: Sequence[Meter]) -> None:
@@ -442,13 +443,19 @@ class SharedLimits:
         await self._send()
 
     def _active(self) -> list[SharedMeter]:
-        """Return the limits of this beat: all that are in use, and some of those that were."""
+        """Return the limits of this beat: all that are in use, and some of those that were or that
+        are new: what others use of them is to be known before Redis goes away.
+        """
         now = time.monotonic()
+        if len(self._known) < len(self._meters.all):
+            new = (meter for meter in self._meters.all.values() if meter not in self._known)
+            for meter in islice(filter(is_ready, new), MOST_IDLE):
+                self._meter(meter).used_at = now - HOT_S
         hot, idle = list[SharedMeter](), list[SharedMeter]()
         for each in self._known.values():
             if now - each.used_at < HOT_S:
                 hot.append(each)
-            elif each.has_share or each.uses_any():
+            elif each.has_share or each.allowed is None or each.uses_any():
                 idle.append(each)
         self._turn = 0 if self._turn >= len(idle) else self._turn
         some = idle[self._turn : self._turn + MOST_IDLE]
@@ -466,6 +473,11 @@ class SharedLimits:
         self._changed.update(self._known.values())
         if self.redis.state == "up":
             await self._send()
+
+
+def is_ready(meter: Meter) -> bool:
+    """Return whether what this server has used of a meter is known."""
+    return meter.is_loaded or not meter.limits_money
 
 
 def limits_entry(meter: Meter) -> bool:

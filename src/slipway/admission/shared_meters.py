@@ -13,6 +13,7 @@ from slipway.errors import BudgetSpent, LimitReached
 PREFIX = "slipway:limits"
 ACTIVE_S = 900.0  # after so long without use a server gives its share of a limit back
 BACK_S = 5.0  # when to come back if the share is used up
+ALONE = "The servers cannot ask each other now, and this one"
 EXACT = 2**53
 NO_LIMIT = -1
 Result = Literal["granted", "full", "held_back", "unknown"]
@@ -70,6 +71,7 @@ class SharedMeter:
         meter = self.meter
         if not self._has_money and meter.limits_money and meter.is_loaded:
             self._has_money = True
+            self.allowed = None  # it did not count this
             self._others = [meter.day.spent, meter.month.spent]
             self.ledger = list(self._others)
             self._ends = (meter.day.ends, meter.month.ends)
@@ -112,10 +114,14 @@ class SharedMeter:
         """Return what this server uses of each limit."""
         return levels(self.own(now, periods))
 
-    def share(self, servers: int) -> Numbers:
-        """Return what this server may use if it never heard of the others."""
-        before = [0, 0, 0, *self._others]
-        return [max(0, c - b) // servers for c, b in zip(self.limits(), before, strict=True)]
+    def usable(self, servers: int) -> Numbers:
+        """Return what this server may use without asking.
+
+        If it has not heard what others use, no money: they may have spent all of it.
+        """
+        if self.allowed is not None:
+            return self.allowed
+        return [max(0, cap) // servers for cap in self.limits()[:3]] + [0, 0]
 
 
 def levels(own: Numbers) -> Numbers:
@@ -182,9 +188,13 @@ def free_in(meter: Meter, now: float, tokens: int) -> float:
     return meter.tokens.free_in(now, meter.tpm or 1, tokens) or MINUTE_S
 
 
-def share_used(meter: Meter, limit: int) -> LimitReached:
+def share_used(each: SharedMeter, limit: int) -> LimitReached:
     """Return the refusal while Redis is away and this server's share is used up."""
-    why = "The servers cannot ask each other now, and this one has used its share of the"
+    meter = each.meter
+    if each.allowed is None and limit > ANSWERS:
+        what = f"{ALONE} does not know yet what the others have spent of the budget of {meter.who}."
+        return meter.marked(BudgetSpent(what, retry_after_s=BACK_S))
+    why = f"{ALONE} has used its share of the"
     if limit == ANSWERS:
         return meter.refusal(f"{why} answers at a time of {meter.who}.", BUSY_S)
     if limit <= TOKENS:
