@@ -35,6 +35,7 @@ from slipway.types import (
 )
 from slipway.web.asgi import Receive, Scope, Send
 from slipway.web.cache_headers import cache_headers, wish_of
+from slipway.web.chat_requests import question_text
 from slipway.web.descriptions import (
     EVENTS_TYPE,
     JSON_TYPE,
@@ -52,19 +53,29 @@ from slipway.web.descriptions import (
 from slipway.web.feedback import answered_record, is_alone
 from slipway.web.guard import STREAM, Guard, language_of
 from slipway.web.names import callable_names, check_name, unknown_name
+from slipway.web.request_json import bad_request_from, parse_json
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 from slipway.web.runs import Run, Runs, Work
-from slipway.web.wire import (
-    AnswerRequest,
-    bad_request_from,
-    decode_answer,
-    parse_json,
-    question_text,
-    whole_answer,
-)
+from slipway.web.whole_answers import whole_answer
 
 NoteAnswered = Callable[[Answered], None]
+
+
+class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
+    question: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    app: str | None = None
+    stream: bool = False
+    within: Within | None = None
+    attachments: tuple[str, ...] = ()
+
+
+class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
+    stream: bool = False
+
+
+decode_answer = msgspec.json.Decoder(AnswerRequest).decode
 CACHE_WISH = Parameter(
     name="x-slipway-cache", about="what the cache may do: `off`, `refresh` or `only`"
 )
@@ -325,10 +336,6 @@ def work_for(pipeline: Pipeline, endpoint: str) -> Work:
             await answer(pipeline, app, question, draft, endpoint, say)
 
     return work
-
-
-class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
-    stream: bool = False
 
 
 def messages_of(request: AnswerRequest) -> tuple[Message, ...]:

@@ -26,8 +26,8 @@ from slipway.web.descriptions import (
     one_of,
 )
 from slipway.web.guard import JSON, Guard, respond
+from slipway.web.request_json import parse_json
 from slipway.web.routes import ApiRoute, AsgiHandler
-from slipway.web.wire import parse_json
 
 MOST = 500  # conversations of one reader; the oldest that are not pinned are dropped first
 LARGEST = 4 * 1024 * 1024  # bytes of one conversation

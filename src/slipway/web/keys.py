@@ -14,9 +14,9 @@ from slipway.store import SavedKey, StoreError
 from slipway.types import Asker
 from slipway.web.descriptions import TEXT, Operation, fields, list_of, one_of
 from slipway.web.guard import Guard
+from slipway.web.request_json import parse_json
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
-from slipway.web.wire import parse_json
 
 MAX_KB = 64.0  # of a request
 Result = TypeVar("Result")
