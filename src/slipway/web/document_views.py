@@ -31,10 +31,8 @@ class DocumentView(Record, frozen=True, kw_only=True):
 
 def views(app: str, knowledge: Knowledge, asker: Asker) -> list[DocumentView]:
     """Return all documents of an app that the asker may see."""
-    waiting, coming = (
-        knowledge.waiting,
-        knowledge.pending_uploads(asker),
-    )  # first: see `DocumentRoutes.find`
+    # read first: see `DocumentRoutes.find`
+    waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)
     known = {doc.path: doc for doc in knowledge.documents(asker)}
     docs = [*known.values(), *(doc for doc in coming if doc.path not in known)]
     return [view_for(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
