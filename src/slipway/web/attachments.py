@@ -10,9 +10,9 @@ from starlette.responses import Response
 from slipway.answer import Current
 from slipway.errors import BadRequest, NotFound, TooLarge
 from slipway.knowledge.attachments import Attachments
-from slipway.providers import encode_json
 from slipway.types import Asker
 from slipway.web.descriptions import DELETED, FORM_TYPE, TEXT, WHOLE, Operation, fields
+from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 from slipway.web.upload_forms import upload_form
 
@@ -69,7 +69,3 @@ class AttachmentRoutes:
                 does=Operation(about="forgets it", returns=DELETED, errors=(NotFound,)),
             ),
         ]
-
-
-def reply(data: object) -> Response:
-    return Response(encode_json(data), media_type="application/json")
