@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as fn
 
 from slipway.compress.checkpoint import Checkpoint, Tensor
 from slipway.compress.network import Network, as_q4_0, fast_type, weights_of
+from slipway.compress.planning import LOGITS_AT_ONCE
 from slipway.compress.quantising import types_of
 from slipway.settings.environment import thread_count
 from slipway.types import Record
 
 Torch = Any
+Model = tuple[Network, Mapping[str, Torch]]  # and its weights
 _FROZEN = ("token_embd.weight", "output.weight", "rope_freqs.weight")
 _WARM_UP = 10  # steps
 _SAVE_S = 60.0  # between checkpoints
@@ -69,10 +72,10 @@ class Student:
                 self._used[name].copy_(as_q4_0(master) if name in self._rounded else master)
         return self._used
 
-    def hand_over(self) -> None:
-        """Gradients of what was computed with become those of the masters."""
+    def hand_over(self, batch: int) -> None:
+        """Gradients of what was computed with become those of the masters: the mean of a batch."""
         for name, master in self.masters.items():
-            master.grad = self._used[name].grad.float()
+            master.grad = self._used[name].grad.float() / batch
             self._used[name].grad = None
 
 
@@ -103,18 +106,12 @@ def distil(
         for group in optimiser.param_groups:
             group["lr"] = lesson.rate * _schedule(share, step - begun.step)
         weights, loss = taught.ready(), 0.0
-        for tokens in _batch(lesson, step).split(
-            1
-        ):  # one at a time: its logits are the most memory
-            with torch.no_grad():
-                wanted = torch.log_softmax(tells(known, tokens), -1)
-            part = _kl(wanted, learns(weights, tokens)) / lesson.batch
-            part.backward()
-            loss += float(part.detach())
-            del wanted, part
-        taught.hand_over()
+        for tokens in _batch(lesson, step).split(1):  # one at a time needs the least memory
+            loss += _learn((tells, known), (learns, weights), tokens) / lesson.batch
+        taught.hand_over(lesson.batch)
         torch.nn.utils.clip_grad_norm_(masters, 1.0)
         optimiser.step()
+        optimiser.zero_grad()  # gives the memory back
         spent = begun.cpu_s + time.process_time() - before
         share = min(1.0, max((step + 1) / lesson.steps, spent / lesson.cpu_s))
         now = DistilProgress(step=step + 1, loss=loss, cpu_s=spent, share=share)
@@ -125,10 +122,28 @@ def distil(
     return _as_checkpoint(student, taught)
 
 
-def _kl(wanted: Torch, logits: Torch) -> Torch:
-    """KL(teacher || student), mean over tokens."""
-    mine = torch.log_softmax(logits, -1)
-    return (wanted.exp() * (wanted - mine)).sum(-1).mean()
+def _learn(teacher: Model, student: Model, tokens: Torch) -> float:
+    """KL(teacher || student), mean over tokens; its gradient is added to the student's weights.
+
+    Logits are made for some tokens at a time: those of a whole window, with what their gradients
+    need, would take more memory than anything else.
+    """
+    (tells, known), (learns, weights) = teacher, student
+    with torch.no_grad():
+        wanted = tells.states(known, tokens)
+    states = learns.states(weights, tokens)
+    ends, loss = states.detach().requires_grad_(), 0.0
+    for should, mine in zip(
+        wanted.split(LOGITS_AT_ONCE, 1), ends.split(LOGITS_AT_ONCE, 1), strict=True
+    ):
+        with torch.no_grad():
+            target = torch.log_softmax(tells.logits(known, should), -1)
+        found = torch.log_softmax(learns.logits(weights, mine), -1)
+        part = fn.kl_div(found, target, reduction="sum", log_target=True) / tokens.shape[1]
+        part.backward()
+        loss += float(part.detach())
+    states.backward(ends.grad)
+    return loss
 
 
 def _schedule(share: float, since: int) -> float:

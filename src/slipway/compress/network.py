@@ -27,6 +27,10 @@ class Network:
 
     def __call__(self, weights: Mapping[str, Torch], tokens: Torch) -> Torch:
         """Logits (window, token, vocabulary) in float32."""
+        return self.logits(weights, self.states(weights, tokens))
+
+    def states(self, weights: Mapping[str, Torch], tokens: Torch) -> Torch:
+        """What the last layer gives (window, token, width), in float32."""
         x = fn.embedding(tokens, weights["token_embd.weight"]).float()
         for number in range(self.shape.layers):
             layer = _Layer(weights, f"blk.{number}.")
@@ -34,8 +38,12 @@ class Network:
             h = self._norm(x, layer["ffn_norm.weight"])
             gate, up = (_times(h, layer[f"ffn_{name}.weight"]) for name in ("gate", "up"))
             x = x + _times(fn.silu(gate) * up, layer["ffn_down.weight"]).float()
+        return x
+
+    def logits(self, weights: Mapping[str, Torch], states: Torch) -> Torch:
+        """The logits (window, token, vocabulary) of states, in float32."""
         out = weights.get("output.weight", weights["token_embd.weight"])
-        return _times(self._norm(x, weights["output_norm.weight"]), out).float()
+        return _times(self._norm(states, weights["output_norm.weight"]), out).float()
 
     def _norm(self, x: Torch, weight: Torch) -> Torch:
         return fn.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), self.shape.epsilon)

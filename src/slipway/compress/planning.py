@@ -19,7 +19,8 @@ from slipway.compress.results import Planned
 
 _ORDER = ("q8_0", "q4_k_m", "q4_0_m", "q4_0")
 _DEEPEST = 3  # a third of the layers at most: beyond that, a short distillation does not bring back
-_WINDOW, _BATCH = 256, 2
+_WINDOW = 256
+LOGITS_AT_ONCE = 128  # tokens whose logits are in memory at a time in a lesson
 
 Meets = Callable[[str], str]  # (form) -> why it misses a target that must be measured, or ""
 
@@ -130,11 +131,12 @@ def disk_needed(model: Checkpoint, *, prunes: bool, distils: bool) -> int:
 
 
 def memory_needed(model: Checkpoint, *, distils: bool) -> int:
-    """An estimate from above: what torch keeps for each weight, and logits; or two mapped files."""
+    """An estimate from above: torch, what it keeps for each weight, and logits; or two
+    mapped files."""
     vocabulary = model.tensors["token_embd.weight"].shape[0]
     if distils:
-        logits = 5 * 4 * _BATCH * _WINDOW * vocabulary
-        return 22 * model.parameters + logits
+        logits = 6 * 4 * LOGITS_AT_ONCE * vocabulary
+        return 23 * model.parameters + logits + (3 << 28)
     return 4 * model.parameters + 2 * 8 * _WINDOW * vocabulary + (1 << 29)
 
 
