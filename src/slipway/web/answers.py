@@ -110,6 +110,29 @@ ASK = Operation(
     errors=(*ANSWER_ERRORS, NotFound, Cancelled),
     passes_on_refusals=True,
 )
+READ = Operation(
+    about="an answer as far as it is written",
+    returns=fields(**ANSWER["properties"], state=TEXT),
+    errors=(NotFound, Gone),
+)
+RESUME = Operation(
+    about="its events behind `Last-Event-ID`",
+    headers=(LAST_EVENT,),
+    query=(AFTER,),
+    sends=(EVENTS_TYPE,),
+    returns=TEXT,
+    errors=(NotFound, Gone),
+)
+CANCEL = Operation(about="stops it", returns=fields(id=TEXT, state=TEXT), errors=(NotFound, Gone))
+RETRY = Operation(
+    about="does again what is missing",
+    body=RetryRequest,
+    body_is_needed=False,
+    returns=ANSWER,
+    sends=(JSON_TYPE, EVENTS_TYPE),
+    errors=(*ANSWER_ERRORS, NotFound, Gone, Conflict, Cancelled),
+    passes_on_refusals=True,
+)
 
 
 class AnswerRoutes:
@@ -264,52 +287,12 @@ class AnswerRoutes:
 
     def paths(self) -> list[ApiRoute]:
         """Return the routes, except `POST /v1/answers`, which is called directly."""
+        one = "/v1/answers/{id}"
         return [
-            ApiRoute(
-                "/v1/answers/{id}",
-                self.read,
-                methods=["GET"],
-                does=Operation(
-                    about="an answer as far as it is written",
-                    returns=fields(**ANSWER["properties"], state=TEXT),
-                    errors=(NotFound, Gone),
-                ),
-            ),
-            ApiRoute(
-                "/v1/answers/{id}/events",
-                self.resume,
-                methods=["GET"],
-                does=Operation(
-                    about="its events behind `Last-Event-ID`",
-                    headers=(LAST_EVENT,),
-                    query=(AFTER,),
-                    sends=(EVENTS_TYPE,),
-                    returns=TEXT,
-                    errors=(NotFound, Gone),
-                ),
-            ),
-            ApiRoute(
-                "/v1/answers/{id}/cancel",
-                self.cancel,
-                methods=["POST"],
-                does=Operation(
-                    about="stops it", returns=fields(id=TEXT, state=TEXT), errors=(NotFound, Gone)
-                ),
-            ),
-            ApiRoute(
-                "/v1/answers/{id}/retry",
-                self.retry,
-                methods=["POST"],
-                does=Operation(
-                    about="does again what is missing",
-                    body=RetryRequest,
-                    body_is_needed=False,
-                    returns=ANSWER,
-                    sends=(JSON_TYPE, EVENTS_TYPE),
-                    errors=(*ANSWER_ERRORS, NotFound, Gone, Conflict, Cancelled),
-                    passes_on_refusals=True,
-                ),
-            ),
+            ApiRoute(one, self.read, methods=["GET"], does=READ),
+            ApiRoute(f"{one}/events", self.resume, methods=["GET"], does=RESUME),
+            ApiRoute(f"{one}/cancel", self.cancel, methods=["POST"], does=CANCEL),
+            ApiRoute(f"{one}/retry", self.retry, methods=["POST"], does=RETRY),
         ]
 
 
