@@ -1,4 +1,6 @@
-"""Read the environment for other packages: what a child process gets of it, and how many threads it allows."""
+"""Read the environment for other packages: what child processes get of it, and how many threads it
+allows.
+"""
 
 import os
 import sys
