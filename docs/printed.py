@@ -28,8 +28,8 @@ from slipway.settings.values import UNITS, Branch
 from slipway.telemetry.aliases import Alias
 from slipway.telemetry.compatible import PRODUCTS
 from slipway.telemetry.definitions import METRICS, MetricDefinition
+from slipway.web.event_stream import EVENT_NAMES
 from slipway.web.openapi import described
-from slipway.web.wire import EVENT_NAMES
 
 DOCS = Path(__file__).resolve().parent
 LONGEST = 1400  # characters of a table
@@ -450,7 +450,7 @@ def events() -> str:
 
 
 def data_of(kind: type[types.Event]) -> list[str]:
-    """The fields of an event's data, as `web.wire.event_data` writes them."""
+    """The fields of an event's data, as `web.event_stream.event_data` writes them."""
     if kind is types.SourceFound:
         return [*types.Source.__struct_fields__]
     if kind is types.UsageReport:

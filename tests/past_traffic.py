@@ -13,9 +13,10 @@ from typing import NamedTuple
 from slipway.ledger import LedgerRow
 from slipway.settings import Settings
 from slipway.store import FeedbackRow, RecordStore, file_of, open_records
-from slipway.telemetry.history import STEPS, History
+from slipway.telemetry.history import History
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.trace_files import TimedRecord, TraceWriter
+from slipway.telemetry.tracks import STEPS
 from slipway.types import (
     AnswerDone,
     Answered,

@@ -12,10 +12,12 @@ from slipway.app.sampling import Sampling
 from slipway.app.stores import LazyRecords
 from slipway.settings import Settings
 from slipway.store import HistoryRow, open_records
+from slipway.telemetry.buckets import below, quantile_of
 from slipway.telemetry.definitions import Labels
-from slipway.telemetry.history import STEPS, History, below, quantile_of
+from slipway.telemetry.history import History
 from slipway.telemetry.metrics import AT_ONCE, Telemetry
 from slipway.telemetry.rows import NumberedRow, Numbers, own_row
+from slipway.telemetry.tracks import STEPS
 from slipway.types import AnswerDone, Usage
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

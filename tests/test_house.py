@@ -105,3 +105,14 @@ def test_imports_point_one_way() -> None:
                 if LAYER[to] < LAYER[parts[0]]:
                     wrong.append(f"{'/'.join(parts)} imports {node.module}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_only_settings_reads_the_environment() -> None:
+    found = [
+        f"{file.relative_to(PACKAGE)}:{number}: {line.strip()}"
+        for file in PACKAGE.rglob("*.py")
+        if file.parent != PACKAGE / "settings"
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"\benviron\b|\bgetenv\b", line)
+    ]
+    assert not found, "\n".join(found)

@@ -14,8 +14,10 @@ from slipway.settings import Settings
 from slipway.store import HistoryRow, StoreError, is_local
 from slipway.telemetry.definitions import METRICS, MetricDefinition
 from slipway.telemetry.gauges import GaugeRow
-from slipway.telemetry.history import STEPS, GaugeValue, History, SavedHistory
+from slipway.telemetry.history import GaugeValue, History
 from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.saved_history import SavedHistory
+from slipway.telemetry.tracks import STEPS
 
 log = logging.getLogger("slipway")
 PATIENCE_S = 30.0  # how long alerts wait for what was saved

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from slipway.app.loading import load_settings
-from slipway.commands.cache import ask_server
 from slipway.commands.options import CONFIG, JSON
+from slipway.commands.server_calls import ServerPlace, call_server
 from slipway.errors import BadRequest, SettingsError
 from slipway.settings import AlertSettings, Flags, NotifierSettings
 from slipway.telemetry.alerts.definitions import rules_of
@@ -155,7 +155,7 @@ def status(config: Path | None, url: str | None, key: str | None, as_json: bool)
     \b
     slipway alerts status
     """
-    found = ask_server("GET", "/v1/alerts", None, Flags(config=config), url, key)
+    found = call_server(ServerPlace(Flags(config=config), url, key), "GET", "/v1/alerts")
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(status_lines(found)))
 
 

@@ -23,8 +23,9 @@ from slipway.routing import models_of
 from slipway.settings import Flags
 from slipway.terminal import printable
 from slipway.types import Asker, Message, Question, new_answer_id
+from slipway.web.event_stream import EVENT_NAMES, event_data
 from slipway.web.runs import Run
-from slipway.web.wire import EVENT_NAMES, event_data, section_heading, whole_answer
+from slipway.web.whole_answers import section_heading, whole_answer
 from slipway.weights.fetching import fetch
 
 EventData = tuple[str, dict[str, Any]]  # an event's name and its data

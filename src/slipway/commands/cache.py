@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 
 from slipway.commands.cache_explain import explained_lines, only_app
 from slipway.commands.options import CONFIG, JSON
-from slipway.commands.trace import local_server
-from slipway.errors import BadRequest
+from slipway.commands.server_calls import ServerPlace, call_server
 from slipway.settings import Flags
 
 URL = click.option("--url", help="Ask this server instead, such as http://127.0.0.1:8080.")
@@ -37,7 +35,7 @@ def report(config: Path | None, url: str | None, key: str | None, as_json: bool)
     \b
     slipway cache report
     """
-    found = ask_server("GET", "/v1/cache/report", None, Flags(config=config), url, key)
+    found = call_server(ServerPlace(Flags(config=config), url, key), "GET", "/v1/cache/report")
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
 
 
@@ -65,7 +63,8 @@ def invalidate(
     """
     wanted = {"app": app, "tag": tag, "document": document, "key": answer}
     body = {name: value for name, value in wanted.items() if value}
-    found = ask_server("POST", "/v1/cache/invalidate", body, Flags(config=config), url, key)
+    place = ServerPlace(Flags(config=config), url, key)
+    found = call_server(place, "POST", "/v1/cache/invalidate", body=body)
     click.echo(found.get("note") or f"{found['invalidated']} kept answers removed.")
 
 
@@ -100,34 +99,10 @@ def explain(
     wanted: dict[str, Any] = {"app": app or only_app(flags), "question": question}
     wanted |= {"tenant": tenant} if tenant is not None else {}
     wanted |= {"groups": list(groups)} if groups else {}
-    found = ask_server("POST", "/v1/cache/explain", wanted, flags, url, key)
+    place = ServerPlace(flags, url, key)
+    found = call_server(place, "POST", "/v1/cache/explain", body=wanted)
     shown = json.dumps(found, indent=2, ensure_ascii=False)
     click.echo(shown if as_json else "\n".join(explained_lines(found)))
-
-
-def ask_server(
-    method: str, path: str, body: Any, flags: Flags, url: str | None, key: str | None
-) -> dict[str, Any]:
-    """Return what the server of these settings answers. Raises BadRequest."""
-    url, key = (url, key) if url else local_server(flags, key)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        reply = httpx.request(
-            method,
-            f"{url.rstrip('/')}{path}",
-            json=body,
-            headers=headers,
-            timeout=30,
-            trust_env=False,
-        )
-        found: dict[str, Any] = reply.json()
-        if reply.status_code != 200:
-            raise BadRequest(found["error"]["message"], "")
-    except (httpx.HTTPError, httpx.InvalidURL):
-        raise BadRequest(f"No server answers at {url}.", "Name it with --url.") from None
-    except (ValueError, KeyError, TypeError):
-        raise BadRequest(f"{url} does not answer like Slipway.", "Check --url.") from None
-    return found
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:

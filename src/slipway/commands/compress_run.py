@@ -21,8 +21,8 @@ from slipway.compress.recipes import write_recipe
 from slipway.compress.refusals import refused
 from slipway.compress.reports import lines, write_reports
 from slipway.compress.results import ORIGINAL, RESULT, Outcome, Registered
-from slipway.compress.runner import thread_count
 from slipway.settings import Flags, share
+from slipway.settings.environment import thread_count
 from slipway.settings.models import GGUF
 from slipway.terminal import Bar
 from slipway.types import Record

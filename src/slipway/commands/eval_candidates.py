@@ -25,8 +25,8 @@ from slipway.prompt import HISTORY_CHARS
 from slipway.routing import models_of
 from slipway.settings import AppSettings, Flags, RouteEntry, Settings
 from slipway.types import Asker, Message, Question, new_answer_id
+from slipway.web.event_stream import EVENT_NAMES, event_data
 from slipway.web.runs import Run
-from slipway.web.wire import EVENT_NAMES, event_data
 
 
 class AskedCandidates(msgspec.Struct, frozen=True):

@@ -8,15 +8,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import click
-import httpx
 
-from slipway.app.banner import address_of, local_address
 from slipway.app.loading import load_settings
 from slipway.app.stores import LazyRecords
 from slipway.commands.options import CONFIG, JSON
+from slipway.commands.server_calls import NoServer, ServerPlace, call_server
 from slipway.errors import BadRequest
-from slipway.settings import Flags, Settings
-from slipway.store import file_of, holder_of
+from slipway.settings import Flags
 from slipway.telemetry.traces import TraceFilter, Traces
 
 BAR = 24  # characters of the time line
@@ -85,7 +83,7 @@ def command(
             "Either a reference or a list is shown.",
             "Write `slipway trace ID` or `slipway trace --last 20`.",
         )
-    place = TracePlace(Flags(config=config), url, key)
+    place = ServerPlace(Flags(config=config), url, key)
     if ref is not None:
         found = fetch_trace(ref, place)
         text = lines(found)
@@ -95,19 +93,7 @@ def command(
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(text))
 
 
-class TracePlace(NamedTuple):
-    """Where the traces are: a server at `url`, else that of the settings, else its files."""
-
-    flags: Flags
-    url: str | None
-    key: str | None
-
-
-class NoServer(BadRequest):
-    """No server answers at an address."""
-
-
-def fetch_trace(ref: str, place: TracePlace) -> dict[str, Any]:
+def fetch_trace(ref: str, place: ServerPlace) -> dict[str, Any]:
     """Return the trace as GET /v1/traces/{id} gives it.
 
     Raises BadRequest if there is none.
@@ -115,7 +101,7 @@ def fetch_trace(ref: str, place: TracePlace) -> dict[str, Any]:
     if not re.fullmatch(r"[\w-]+", ref, re.ASCII):
         raise BadRequest(f"`{ref}` is not a reference.", "References begin with `ans-` or `ref-`.")
     try:
-        return fetch(place, f"/v1/traces/{ref}", {})
+        return call_server(place, "GET", f"/v1/traces/{ref}")
     except NoServer:
         if (traces := kept_traces(place)) is None:
             raise
@@ -125,13 +111,13 @@ def fetch_trace(ref: str, place: TracePlace) -> dict[str, Any]:
     return found
 
 
-def fetch_list(wanted: WantedTraces, place: TracePlace) -> dict[str, Any]:
+def fetch_list(wanted: WantedTraces, place: ServerPlace) -> dict[str, Any]:
     """Return the latest answers as GET /v1/traces gives them. Raises BadRequest."""
     from slipway.web.traces import filter_of
 
     chosen: TraceFilter = filter_of(wanted.query())
     try:
-        return fetch(place, "/v1/traces", wanted.query())
+        return call_server(place, "GET", "/v1/traces", query=wanted.query())
     except NoServer:
         if (traces := kept_traces(place)) is None:
             raise
@@ -139,7 +125,7 @@ def fetch_list(wanted: WantedTraces, place: TracePlace) -> dict[str, Any]:
     return {"object": "list", "kept_s": traces.keep_s, "is_cut": is_cut, "data": found}
 
 
-def kept_traces(place: TracePlace) -> Traces | None:
+def kept_traces(place: ServerPlace) -> Traces | None:
     """Return the traces that a server left on this machine; None if a server was named."""
     if place.url is not None:
         return None
@@ -147,40 +133,6 @@ def kept_traces(place: TracePlace) -> Traces | None:
     folder = LazyRecords(settings).folder / "traces"
     kept = settings.traces
     return Traces(folder, kept.keep, kept.at_most_bytes) if folder.is_dir() else None
-
-
-def fetch(place: TracePlace, path: str, query: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the server answers. Raises NoServer if there is none, else BadRequest."""
-    url, key = (place.url, place.key) if place.url else local_server(place.flags, place.key)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        reply = httpx.get(
-            f"{url.rstrip('/')}{path}",
-            params=query,
-            headers=headers,
-            timeout=30,
-            trust_env=False,
-        )
-        found: dict[str, Any] = reply.json()
-        if reply.status_code != 200:
-            raise BadRequest(found["error"]["message"], "")
-    except (httpx.HTTPError, httpx.InvalidURL):
-        raise NoServer(f"No server answers at {url}.", "Name it with --url.") from None
-    except (ValueError, KeyError, TypeError):
-        raise BadRequest(f"{url} does not answer like Slipway.", "Check --url.") from None
-    return found
-
-
-def local_server(flags: Flags, key: str | None) -> tuple[str, str | None]:
-    """Return the address of the server of these settings, and the key to ask it with.
-
-    If the server uses their store, the key is the operator's, which the store's lock holds.
-    """
-    settings: Settings = load_settings(flags).settings
-    holder = holder_of(file_of(settings))
-    if holder is not None and holder.url:
-        return holder.url, key or holder.token
-    return address_of(local_address((settings.listen.host, settings.listen.port))), key
 
 
 # One answer

@@ -19,6 +19,7 @@ from slipway.compress.checkpoint import Checkpoint, Tensor
 from slipway.compress.network import Network, as_q4_0, fast_type, weights_of
 from slipway.compress.planning import LOGITS_AT_ONCE
 from slipway.compress.quantising import types_of
+from slipway.settings.environment import thread_count
 from slipway.types import Record
 
 Torch = Any
@@ -87,7 +88,7 @@ def distil(
 ) -> Checkpoint:
     """The student after its lessons. `half` keeps what is done, so that the next call goes on."""
     torch.manual_seed(lesson.seed)
-    torch.set_num_threads(_threads())
+    torch.set_num_threads(thread_count())
     length = len(lesson.windows[0])
     fast = fast_type()
     known, tells = weights_of(teacher, fast), Network(teacher, length)
@@ -158,12 +159,6 @@ def _batch(lesson: Lesson, step: int) -> Torch:
     order = np.random.default_rng(lesson.seed + passes).permutation(count)
     chosen = [int(order[(at + n) % count]) for n in range(lesson.batch)]
     return torch.tensor([list(lesson.windows[n]) for n in chosen])
-
-
-def _threads() -> int:
-    from slipway.compress.runner import thread_count
-
-    return thread_count()
 
 
 # What is kept

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from slipway.compress.runner import Clock, Runner, Window, thread_count
+from slipway.compress.runner import Clock, Runner, Window
+from slipway.settings.environment import thread_count
 from slipway.types import Record
 
 ROUNDS = 7

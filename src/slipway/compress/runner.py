@@ -21,6 +21,7 @@ import numpy as np
 from slipway.compress.checkpoint import Floats
 from slipway.compress.quantising import library_path
 from slipway.errors import SlipwayError
+from slipway.settings.environment import for_child, thread_count
 from slipway.types import Record
 
 WARM = 32  # tokens of a window that are read and not scored: their context is too short to judge by
@@ -70,7 +71,7 @@ class Runner:
         command = [sys.executable, "-P", "-m", "slipway.compress.runner"]
         self._child = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=for_child(),
         )  # fmt: skip
         self._path = path
         self._ask("load", library=str(library), path=str(path), context=context,
@@ -153,12 +154,6 @@ def most_memory() -> int:
     """The most bytes that this process had, or the largest of its children that have ended."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     return max(peak_memory(), children)
-
-
-def thread_count() -> int:
-    """OMP_NUM_THREADS if it is set, as for every numerical library; else one for each core."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))
 
 
 # In the child

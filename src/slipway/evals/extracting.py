@@ -254,7 +254,7 @@ def _numbers(text: str) -> list[str]:
 
 
 def value_of(text: str) -> Fraction | None:
-    """Return the number that a text is, exactly; None where it is none."""
+    """Return the number that a text is, exactly; None if it is none."""
     over, _, under = text.replace(",", "").strip().strip("$€£¥%").partition("/")
     try:
         return Fraction(over) / (Fraction(under) if under else 1)

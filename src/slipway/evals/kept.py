@@ -11,14 +11,10 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.evals.answers import ColumnAnswer
+from slipway.evals.locking import lock
 from slipway.evals.questions import GoldQuestion
 from slipway.providers import encode_json
 from slipway.types import Record
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs may then ask the same
-    fcntl = None  # type: ignore[assignment]
 
 _BEGINS = b'{"column":"'  # each line of ours
 
@@ -50,7 +46,7 @@ class Kept:
                 out = undo.enter_context(file.open("a+b"))
             except OSError as error:
                 raise self._unwritable(error) from None
-            self._lock(out)
+            lock(out, file)
             out.seek(0)
             data = out.read()
             whole, part = data[: data.rfind(b"\n") + 1], data[data.rfind(b"\n") + 1 :]
@@ -60,20 +56,6 @@ class Kept:
                 self._cut(out, len(whole), part, whole.count(b"\n") + 1)
             undo.pop_all()
         return out
-
-    def _lock(self, out: BinaryIO) -> None:
-        try:
-            if fcntl is not None:
-                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(
-                [
-                    (
-                        f"--save: another run is writing to {self.file}; wait for it, or name "
-                        "another file"
-                    )
-                ]
-            ) from None
 
     def _read(self, number: int, line: bytes) -> None:
         try:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from html import escape
 
 VOID = frozenset({"br", "circle", "line", "meta", "path", "polyline", "rect"})
+# Whatever a page shows of an answer, nothing runs and nothing is fetched
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 class Markup(str):
@@ -32,6 +34,20 @@ def tag(element: str, /, *children: "str | Iterator[str]", **attributes: object)
 
 def joined(*children: "str | Iterator[str]") -> Markup:
     return Markup("".join(_inner(child) for child in children))
+
+
+def html_page(title: str, style: str, *parts: Markup | str) -> str:
+    """Return a whole page, without network or scripts; `style` is CSS."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("title", title),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        Markup(f"<style>{style}</style>"),
+    )
+    return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
 
 
 def _inner(child: "str | Iterator[str]") -> str:

@@ -5,13 +5,13 @@ light and dark screens and for print.
 import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from importlib.resources import files
 
 import slipway
 from slipway.evals import charts, facts
 from slipway.evals.answers import METRICS, AnswersReport, Case, ColumnAnswer, Kind
 from slipway.evals.markup import Markup, joined, tag
 from slipway.evals.reports import format_value, interval, is_sure, shown_metrics, spent
+from slipway.evals.run_pages import page
 from slipway.evals.statistics import Measured
 
 KINDS: dict[Kind, str] = {
@@ -20,31 +20,20 @@ KINDS: dict[Kind, str] = {
     "tokens": "Tokens in an answer",
     "usd": "Cost of an answer",
 }
-# Whatever an answer contains, nothing runs and nothing is fetched
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def html(report: AnswersReport, at: datetime) -> str:
     """Return the whole page; `at` is when it was made."""
     columns = len(report.columns)
     title = f"{report.n} questions, {columns} column{'s' if columns > 1 else ''}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("title", f"Answers measured: {title}"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        Markup(f"<style>{(files('slipway.evals') / 'report.css').read_text()}</style>"),
-    )
-    parts = (
+    return page(
+        f"Answers measured: {title}",
         _opening(report, title, at),
         _results(report),
         _differences(report),
         _times(report),
         _questions(report),
     )
-    return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
 
 
 def _opening(report: AnswersReport, title: str, at: datetime) -> Markup:

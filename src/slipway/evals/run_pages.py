@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 
 from slipway.evals import charts
-from slipway.evals.markup import Markup, joined, tag
+from slipway.evals.markup import Markup, html_page, joined, tag
 from slipway.evals.run_reports import (
     judge_line,
     percent,
@@ -20,23 +20,13 @@ from slipway.evals.run_reports import (
 from slipway.evals.statistics import Measured
 from slipway.evals.summary import CandidateSummary, ScoredRow, Summary
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 ITEMS, TAGS = 60, 60  # shown at most
 LONG = 4000  # characters of an output that are shown
 
 
 def page(title: str, *parts: Markup | str) -> str:
     """Return a whole page in the style of all reports."""
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("title", title),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        Markup(f"<style>{(files('slipway.evals') / 'report.css').read_text()}</style>"),
-    )
-    return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
+    return html_page(title, (files("slipway.evals") / "report.css").read_text(), *parts)
 
 
 def html(summary: Summary) -> str:

@@ -14,13 +14,9 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.evals.items import Item
+from slipway.evals.locking import lock
 from slipway.evals.scoring import Cited
 from slipway.types import Record
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs may then ask the same
-    fcntl = None  # type: ignore[assignment]
 
 
 class Reply(Record, frozen=True, kw_only=True):
@@ -128,7 +124,7 @@ class RunLog:
                 out = undo.enter_context(self.file.open("a+b"))
             except OSError as error:
                 raise self._broken("--save", "written", error) from None
-            self._lock(out)
+            lock(out, self.file)
             out.seek(0)
             data = out.read()
             end = data.rfind(b"\n") + 1
@@ -139,20 +135,6 @@ class RunLog:
                 out.truncate(end)
             undo.pop_all()
             self._out = out
-
-    def _lock(self, out: BinaryIO) -> None:
-        try:
-            if fcntl is not None:
-                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(
-                [
-                    (
-                        f"--save: another run is writing to {self.file}; wait for it, or name "
-                        "another file"
-                    )
-                ]
-            ) from None
 
     def _read_all(self) -> None:
         try:

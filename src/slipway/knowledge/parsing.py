@@ -24,6 +24,7 @@ import msgspec
 from slipway.knowledge.readers import ParsedDocument, UnreadableFile, read
 from slipway.knowledge.readers.ocr import switch_on
 from slipway.lifeline import Lifeline, end_with_parent
+from slipway.settings.environment import for_child
 from slipway.types import Record
 
 _SIMPLER = "split it into smaller files, or save it in a simpler form"
@@ -230,9 +231,6 @@ class _Child:
 
     def __init__(self, deadline_s: float, memory_mb: int, *, ocr: bool) -> None:
         self._line = Lifeline()
-        needed = {
-            name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ
-        }  # Windows starts no process without it
         code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {self._line.fd}, ocr={ocr!r})"
         try:
             self.process = subprocess.Popen(  # noqa: S603
@@ -240,7 +238,7 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**needed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=for_child(("SYSTEMROOT",)),  # Windows starts no process without it
                 cwd=Path(sys.executable).anchor,
                 start_new_session=True,  # Ctrl+C is for the parent
                 pass_fds=self._line.fds,

@@ -151,7 +151,7 @@ class Assumptions(RequirementPart, frozen=True, kw_only=True):
             ge=0,
             lt=1,
             description=(
-                "how much less an interruptible machine costs, where the catalogue has no price"
+                "how much less an interruptible machine costs, if the catalogue has no price"
             ),
         ),
     ] = 0.6

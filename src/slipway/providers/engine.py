@@ -22,6 +22,7 @@ import msgspec
 
 from slipway.errors import ProviderDown
 from slipway.lifeline import Lifeline, end_with_parent
+from slipway.settings.environment import for_child
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
@@ -46,7 +47,7 @@ PASSED_VARIABLES = (
     "ROCR_",
     "GGML_",
     "VK_",
-)  # none of them holds a provider's key
+)  # what libraries and graphics cards need; none of them holds a provider's key
 STAMP = re.compile(r"^[\d.]+ [A-Z] ")
 
 
@@ -185,7 +186,7 @@ class Engine:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=_environment(),
+                env=for_child(PASSED_VARIABLES),
                 cwd=Path(sys.executable).anchor,
                 pass_fds=line.fds,
                 start_new_session=True,  # Ctrl+C is for the parent
@@ -228,14 +229,6 @@ class Engine:
         """Return the child's last distinct lines of error output."""
         lines = [STAMP.sub("", line).strip() for line in self._stderr.splitlines() if line.strip()]
         return " / ".join(dict.fromkeys(lines[-8:])) or "it said nothing"
-
-
-def _environment() -> dict[str, str]:
-    """Return the variables that libraries and graphics cards need, and no others. PYTHONPATH leads
-    to our own code.
-    """
-    found = {name: value for name, value in os.environ.items() if name.startswith(PASSED_VARIABLES)}
-    return {**found, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 # In the child

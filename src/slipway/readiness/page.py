@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from importlib.resources import files
 
 import slipway
-from slipway.evals.markup import Markup, joined, tag
+from slipway.evals.markup import Markup, html_page, joined, tag
 from slipway.readiness.rows import STATES, CheckRow, CheckState, Readiness
 
-# Whatever a proxy's answer contains, nothing runs and nothing is fetched
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 TITLES: dict[CheckState, str] = {
     "red": "Change before users come",
     "amber": "Know, and change if you can",
@@ -29,17 +27,8 @@ VERDICTS: dict[CheckState, str] = {
 def page(found: Readiness) -> str:
     """Return the whole page."""
     title = f"{VERDICTS[found.state]}: {found.of}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("title", title),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        Markup(f"<style>{(files('slipway.readiness') / 'page.css').read_text()}</style>"),
-    )
-    body = tag("body", tag("main", opening(found), *groups(found)))
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    style = (files("slipway.readiness") / "page.css").read_text()
+    return html_page(title, style, opening(found), *groups(found))
 
 
 def opening(found: Readiness) -> Markup:

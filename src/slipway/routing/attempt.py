@@ -24,7 +24,7 @@ FAIR_TIME_S = 5.0
 
 
 class AttemptUsage(Record, frozen=True, kw_only=True):
-    """What a call took, once it has ended. `usage` is an estimate where the provider reported none,
+    """What a call took, once it has ended. `usage` is an estimate if the provider reported none,
     and empty if the call failed in a way that is not charged (`is_charged` is false).
     """
 

@@ -99,7 +99,7 @@ class Store(SqliteDatabase):
     @contextlib.contextmanager
     def sound(self) -> Iterator[None]:
         """Raise SettingsError if SQLite finds the file broken inside the block."""
-        import sqlite3  # 1 MB, and only needed where there is a store
+        import sqlite3  # 1 MB, and only needed if there is a store
 
         try:
             yield

@@ -38,7 +38,7 @@ class SqliteDatabase:
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[Transaction]:
-        import sqlite3  # 1 MB, and only needed where there is a store
+        import sqlite3  # 1 MB, and only needed if there is a store
 
         try:
             if durable and not self.reading().in_transaction:

@@ -2,15 +2,12 @@
 
 Each row of a counter or a histogram becomes a line of points: the total at the time of a sample, and
 only if it changed. Totals never fall: a counter that falls has begun again and counts from zero, as
-in Prometheus. Points of 10 s are kept for 70 minutes, of a minute for 25 hours, of ten minutes for
-8 days; every question is answered from the finest points that reach back so far.
+in Prometheus. Every question is answered from the finest points that reach back so far.
 """
 
 import logging
 import time
-import zlib
 from array import array
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -19,34 +16,19 @@ from operator import add
 import msgspec
 
 from slipway.store.contract import HistoryRow
+from slipway.telemetry.buckets import below, quantile_of
 from slipway.telemetry.definitions import METRICS, Labels, MetricDefinition
 from slipway.telemetry.rows import NumberedRow
+from slipway.telemetry.saved_history import SavedCounts, SavedHistory, replayed, written_counts
+from slipway.telemetry.tracks import NAN, STEPS, Track
 
 log = logging.getLogger("slipway")
 NUMBERS_AT_MOST = 50_000  # of all rows together; a histogram has one for each bucket
-DROPPED_TOGETHER = 64  # points of a line
 UNSAVED_AT_MOST = 2_000  # closed rows that wait for a store that is down
 NOWHERE: Mapping[str, str | Collection[str]] = {}
 
 GaugeValue = tuple[str, Labels, float]  # (key in METRICS, labels, value)
 Where = Mapping[str, str | Collection[str]]
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """How far apart points are, and how long they are kept. Points that `is_saved` are written into
-    the store, too.
-    """
-
-    every_s: float
-    keep_s: float
-    is_saved: bool = True
-
-
-STEPS = (
-    Step(every_s=10, keep_s=70 * 60, is_saved=False),
-    Step(every_s=60, keep_s=25 * 3600),
-    Step(every_s=600, keep_s=8 * 86400),
-)
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,93 +41,6 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     times: list[float]
     step_s: float
     values: dict[Labels, list[float | None]]
-
-
-class Points:
-    """The points of one row at one step: what its numbers were from a time on.
-
-    `kept` holds the numbers before the first point, the times, and the numbers of all points. Other
-    threads may read while points are put and dropped: what they have read stays as it is.
-    """
-
-    __slots__ = ("kept", "size")
-
-    def __init__(self, before: "array[float]") -> None:
-        self.size = len(before)
-        self.kept = (before, array("d"), array("d"))
-
-    @property
-    def times(self) -> "array[float]":
-        return self.kept[1]
-
-    def at(self, when: float) -> "array[float]":
-        """Return the numbers at this time."""
-        before, times, numbers = self.kept
-        point, size = bisect_right(times, when), self.size
-        return numbers[(point - 1) * size : point * size] if point else before
-
-    def put(self, when: float, numbers: "array[float]") -> None:
-        _, times, kept = self.kept
-        kept.extend(numbers)  # before its time: who finds the time finds the numbers
-        times.append(when)
-
-    def begin_with(self, before: "array[float]") -> None:
-        """Set the numbers before the first point."""
-        self.kept = (before, *self.kept[1:])
-
-    def drop(self, before: float) -> None:
-        """Drop old points, but keep the latest of those: it holds until the next one."""
-        _, times, numbers = self.kept
-        count, size = bisect_right(times, before) - 1, self.size
-        if count >= DROPPED_TOGETHER:
-            first = numbers[(count - 1) * size : count * size]
-            self.kept = (first, times[count:], numbers[count * size :])
-
-    def put_before(self, earlier: "Points", total: "array[float]") -> None:
-        """Put an earlier line in front of this one, which counts on from `total`."""
-        _, times, numbers = self.kept
-        moved = array("d", map(add, numbers, list(total) * len(times)))
-        before, earlier_times, earlier_numbers = earlier.kept
-        self.kept = (before, earlier_times + times, earlier_numbers + moved)
-
-
-class Track:
-    """All that is kept of one row: its numbers at the last sample, and a line for each step."""
-
-    __slots__ = ("latest", "lines", "total")
-
-    def __init__(self, size: int, before: float) -> None:
-        self.latest: list[float] | None = None  # as the metric had them
-        self.total = array("d", [before]) * size
-        self.lines = tuple(Points(self.total[:]) for _ in STEPS)
-
-    def close(self, step: int, now: float) -> "array[float]":
-        """Put a point, and return the numbers of the point before."""
-        line = self.lines[step]
-        earlier = line.at(now)
-        line.put(now, self.total)
-        line.drop(now - STEPS[step].keep_s)
-        return earlier
-
-    def at(self, when: float, sampled_at: float) -> "array[float]":
-        """Return the numbers at this time, from the finest line that reaches back so far."""
-        if when >= sampled_at:
-            return self.total
-        for step, line in zip(STEPS, self.lines, strict=True):
-            if sampled_at - when <= step.keep_s:
-                return line.at(when)
-        return self.lines[-1].at(when)
-
-
-class SavedHistory(msgspec.Struct):
-    """What was saved before the start: tracks by metric and labels."""
-
-    began_at: float
-    tracks: dict[str, dict[Labels, Track]] = {}
-
-
-SavedCounts = list[tuple[str, Labels, list[float]]]
-NAN = float("nan")
 
 
 class History:
@@ -207,39 +102,16 @@ class History:
         """Put what was saved before the start in front of what was sampled since."""
         self.join(self.replayed(rows))
 
-    def replayed(self, rows: Sequence[HistoryRow]) -> "SavedHistory":
-        """Return what was saved, ready for `join`. Takes long, and may run in a thread.
+    def replayed(self, rows: Sequence[HistoryRow]) -> SavedHistory:
+        """Return what was saved, ready for `join`. Takes long, and may run in a thread."""
+        return replayed(rows, self.metrics, self.clock())
 
-        Ten-minute rows are used only for the time before the first row of a minute.
-        """
-        minutes = [row for row in rows if row.step_s == STEPS[1].every_s]
-        first = min((row.at - row.step_s for row in minutes), default=float("inf"))
-        used = [row for row in rows if row.step_s != STEPS[1].every_s and row.at <= first]
-        used = sorted([*used, *minutes], key=lambda row: row.at)
-        saved = SavedHistory(began_at=used[0].at - used[0].step_s if used else 0.0)
-        until = max(self.clock(), used[-1].at) if used else 0.0
-        for row in used:
-            for name, labels, numbers in read_counts(row.counts):
-                if self._fits(name, labels, numbers):
-                    tracks = saved.tracks.setdefault(name, {})
-                    _replay(tracks, labels, numbers, row.at, until, self._is_gauge(name))
-        return saved
-
-    def join(self, saved: "SavedHistory") -> None:
+    def join(self, saved: SavedHistory) -> None:
         """Put it in front of what was sampled."""
         self.began_at = saved.began_at or self.began_at
         for name, tracks in saved.tracks.items():
             for labels, track in tracks.items():
                 self._put_before(name, labels, track)
-
-    def _fits(self, name: str, labels: Labels, numbers: Sequence[float]) -> bool:
-        """Return whether a saved row is one of today's metrics: another version may have saved it."""
-        metric = self.metrics.get(name)
-        return (
-            metric is not None
-            and len(labels) == len(metric.labels)
-            and len(numbers) == size_of(metric)
-        )
 
     def _put_before(self, name: str, labels: Labels, earlier: Track) -> None:
         track = self._tracks[name].get(labels)
@@ -501,61 +373,3 @@ def _plotted(metric: MetricDefinition, numbers: list[float], q: float | None) ->
     if metric.buckets:
         return sum(numbers[:-1]) if q is None else quantile_of(metric.buckets, numbers[:-1], q)
     return numbers[0] if numbers[0] == numbers[0] else None
-
-
-def size_of(metric: MetricDefinition) -> int:
-    """Return how many numbers a row of this metric has."""
-    return len(metric.buckets) + 2 if metric.buckets else 1
-
-
-def _replay(
-    tracks: dict[Labels, Track],
-    labels: Labels,
-    numbers: list[float],
-    at: float,
-    until: float,
-    is_gauge: bool,
-) -> None:
-    """Put a saved row into the lines that keep points of its age."""
-    track = tracks.get(labels)
-    if track is None:
-        track = tracks[labels] = Track(len(numbers), NAN if is_gauge else 0.0)
-    track.total = array("d", numbers if is_gauge else map(add, track.total, numbers))
-    for step, line in zip(STEPS, track.lines, strict=True):
-        if until - at <= step.keep_s:
-            line.put(at, track.total)
-        else:
-            line.begin_with(track.total[:])
-
-
-def written_counts(counts: SavedCounts) -> bytes:
-    return zlib.compress(msgspec.msgpack.encode(counts), 6)
-
-
-def read_counts(content: bytes) -> SavedCounts:
-    return msgspec.msgpack.decode(zlib.decompress(content), type=SavedCounts)
-
-
-def below(bounds: tuple[float, ...], counts: Sequence[float], bound: float) -> float:
-    """Return how many of the observations in buckets were at most `bound`."""
-    found, lower = 0.0, 0.0
-    for upper, count in zip(bounds, counts, strict=False):
-        if bound < upper:
-            return found + count * max(0.0, (bound - lower) / (upper - lower))
-        found, lower = found + count, upper
-    return found
-
-
-def quantile_of(bounds: tuple[float, ...], counts: Sequence[float], q: float) -> float | None:
-    """Return the quantile of observations in buckets, the last of which has no upper edge; None if
-    there are none. An observation past the last edge counts as that edge.
-    """
-    total = sum(counts)
-    if total <= 0:
-        return None
-    rank, seen, lower = q * total, 0.0, 0.0
-    for upper, count in zip(bounds, counts, strict=False):
-        if seen + count >= rank and count > 0:
-            return lower + (upper - lower) * (rank - seen) / count
-        seen, lower = seen + count, upper
-    return bounds[-1]

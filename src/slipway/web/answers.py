@@ -35,6 +35,7 @@ from slipway.types import (
 )
 from slipway.web.asgi import Receive, Scope, Send
 from slipway.web.cache_headers import cache_headers, wish_of
+from slipway.web.chat_requests import question_text
 from slipway.web.descriptions import (
     EVENTS_TYPE,
     JSON_TYPE,
@@ -52,19 +53,29 @@ from slipway.web.descriptions import (
 from slipway.web.feedback import answered_record, is_alone
 from slipway.web.guard import STREAM, Guard, language_of
 from slipway.web.names import callable_names, check_name, unknown_name
+from slipway.web.request_json import bad_request_from, parse_json
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 from slipway.web.runs import Run, Runs, Work
-from slipway.web.wire import (
-    AnswerRequest,
-    bad_request_from,
-    decode_answer,
-    parse_json,
-    question_text,
-    whole_answer,
-)
+from slipway.web.whole_answers import whole_answer
 
 NoteAnswered = Callable[[Answered], None]
+
+
+class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
+    question: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    app: str | None = None
+    stream: bool = False
+    within: Within | None = None
+    attachments: tuple[str, ...] = ()
+
+
+class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
+    stream: bool = False
+
+
+decode_answer = msgspec.json.Decoder(AnswerRequest).decode
 CACHE_WISH = Parameter(
     name="x-slipway-cache", about="what the cache may do: `off`, `refresh` or `only`"
 )
@@ -97,6 +108,29 @@ ASK = Operation(
     returns=ANSWER,
     sends=(JSON_TYPE, EVENTS_TYPE),
     errors=(*ANSWER_ERRORS, NotFound, Cancelled),
+    passes_on_refusals=True,
+)
+READ = Operation(
+    about="an answer as far as it is written",
+    returns=fields(**ANSWER["properties"], state=TEXT),
+    errors=(NotFound, Gone),
+)
+RESUME = Operation(
+    about="its events behind `Last-Event-ID`",
+    headers=(LAST_EVENT,),
+    query=(AFTER,),
+    sends=(EVENTS_TYPE,),
+    returns=TEXT,
+    errors=(NotFound, Gone),
+)
+CANCEL = Operation(about="stops it", returns=fields(id=TEXT, state=TEXT), errors=(NotFound, Gone))
+RETRY = Operation(
+    about="does again what is missing",
+    body=RetryRequest,
+    body_is_needed=False,
+    returns=ANSWER,
+    sends=(JSON_TYPE, EVENTS_TYPE),
+    errors=(*ANSWER_ERRORS, NotFound, Gone, Conflict, Cancelled),
     passes_on_refusals=True,
 )
 
@@ -253,52 +287,12 @@ class AnswerRoutes:
 
     def paths(self) -> list[ApiRoute]:
         """Return the routes, except `POST /v1/answers`, which is called directly."""
+        one = "/v1/answers/{id}"
         return [
-            ApiRoute(
-                "/v1/answers/{id}",
-                self.read,
-                methods=["GET"],
-                does=Operation(
-                    about="an answer as far as it is written",
-                    returns=fields(**ANSWER["properties"], state=TEXT),
-                    errors=(NotFound, Gone),
-                ),
-            ),
-            ApiRoute(
-                "/v1/answers/{id}/events",
-                self.resume,
-                methods=["GET"],
-                does=Operation(
-                    about="its events behind `Last-Event-ID`",
-                    headers=(LAST_EVENT,),
-                    query=(AFTER,),
-                    sends=(EVENTS_TYPE,),
-                    returns=TEXT,
-                    errors=(NotFound, Gone),
-                ),
-            ),
-            ApiRoute(
-                "/v1/answers/{id}/cancel",
-                self.cancel,
-                methods=["POST"],
-                does=Operation(
-                    about="stops it", returns=fields(id=TEXT, state=TEXT), errors=(NotFound, Gone)
-                ),
-            ),
-            ApiRoute(
-                "/v1/answers/{id}/retry",
-                self.retry,
-                methods=["POST"],
-                does=Operation(
-                    about="does again what is missing",
-                    body=RetryRequest,
-                    body_is_needed=False,
-                    returns=ANSWER,
-                    sends=(JSON_TYPE, EVENTS_TYPE),
-                    errors=(*ANSWER_ERRORS, NotFound, Gone, Conflict, Cancelled),
-                    passes_on_refusals=True,
-                ),
-            ),
+            ApiRoute(one, self.read, methods=["GET"], does=READ),
+            ApiRoute(f"{one}/events", self.resume, methods=["GET"], does=RESUME),
+            ApiRoute(f"{one}/cancel", self.cancel, methods=["POST"], does=CANCEL),
+            ApiRoute(f"{one}/retry", self.retry, methods=["POST"], does=RETRY),
         ]
 
 
@@ -325,10 +319,6 @@ def work_for(pipeline: Pipeline, endpoint: str) -> Work:
             await answer(pipeline, app, question, draft, endpoint, say)
 
     return work
-
-
-class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
-    stream: bool = False
 
 
 def messages_of(request: AnswerRequest) -> tuple[Message, ...]:

@@ -10,11 +10,11 @@ from starlette.responses import Response
 from slipway.answer import Current
 from slipway.errors import BadRequest, NotFound, TooLarge
 from slipway.knowledge.attachments import Attachments
-from slipway.providers import encode_json
 from slipway.types import Asker
 from slipway.web.descriptions import DELETED, FORM_TYPE, TEXT, WHOLE, Operation, fields
-from slipway.web.documents import DocumentRoutes
+from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
+from slipway.web.upload_forms import upload_form
 
 READ_AT_ONCE = 2
 LONGEST_NAME = 150
@@ -23,13 +23,12 @@ LONGEST_NAME = 150
 class AttachmentRoutes:
     def __init__(self, current: Current, attachments: Attachments) -> None:
         self.current, self.attachments = current, attachments
-        self.forms = DocumentRoutes(current)  # reads forms within the limits of documents
         self.few = asyncio.Semaphore(READ_AT_ONCE)
 
     async def add(self, request: Request) -> Response:
         """Read one file from a multipart form."""
         asker: Asker = request.scope["slipway.asker"]
-        async with self.forms.form(request) as form:
+        async with upload_form(request, self.current.settings.limits.document_mb) as form:
             upload = form.get("file")
             if not isinstance(upload, UploadFile):
                 raise BadRequest("`file` is missing.", "Send one file as `file`.", param="file")
@@ -70,7 +69,3 @@ class AttachmentRoutes:
                 does=Operation(about="forgets it", returns=DELETED, errors=(NotFound,)),
             ),
         ]
-
-
-def reply(data: object) -> Response:
-    return Response(encode_json(data), media_type="application/json")

@@ -16,9 +16,9 @@ from slipway.telemetry.savings import savings_report
 from slipway.types import Asker
 from slipway.web.descriptions import ANYTHING, OBJECT, WHOLE, YES_NO, Operation, fields
 from slipway.web.guard import Guard
+from slipway.web.request_json import parse_json
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
-from slipway.web.wire import parse_json
 
 MAX_KB = 64.0
 FIELDS = "`app`, `tag`, `document` or `key`"

@@ -15,9 +15,9 @@ from slipway.types import Asker, Message, Question, new_answer_id
 from slipway.web.descriptions import Operation
 from slipway.web.guard import Guard
 from slipway.web.names import check_name
+from slipway.web.request_json import parse_json
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
-from slipway.web.wire import parse_json
 
 _MAX_KB = 64.0
 

@@ -22,6 +22,15 @@ from slipway.web.answers import (
     work_for,
 )
 from slipway.web.cache_headers import wish_of
+from slipway.web.chat_requests import (
+    SLIPWAY_FIELDS,
+    Chat,
+    Roles,
+    conversation,
+    parse_chat,
+    prepare_chat,
+    question_text,
+)
 from slipway.web.completions import COMPLETION_BODY, CompletionWriter, chat_body_of
 from slipway.web.descriptions import (
     EVENTS_TYPE,
@@ -38,20 +47,10 @@ from slipway.web.descriptions import (
 from slipway.web.exchange import Exchange, header_lines
 from slipway.web.guard import Guard, language_of
 from slipway.web.names import check_name
+from slipway.web.openai_answers import ChunkWriter, chat_completion
 from slipway.web.response_writer import HEARTBEAT, JSON_HEAD, Heartbeats, HttpResponseWriter
 from slipway.web.runs import Run
-from slipway.web.wire import (
-    SLIPWAY_FIELDS,
-    Chat,
-    ChunkWriter,
-    Roles,
-    chat_completion,
-    conversation,
-    parse_chat,
-    prepare_chat,
-    question_text,
-    whole_answer,
-)
+from slipway.web.whole_answers import whole_answer
 
 LARGE_BODY = 1024 * 1024  # bytes
 COMPLETED = fields(id=TEXT, object=TEXT, choices=list_of(OBJECT))

@@ -68,6 +68,23 @@ SCHEDULE = (
     Parameter(name="heartbeats", about="`false`: no comments during the silence"),
     Parameter(name="id", about="a name for the stream, by which its end can be asked for"),
 )
+SEEN = Operation(about="what the server sees of this request, for `slipway check --url`")
+WATCHED_STREAM = Operation(
+    about="a stream with a known schedule that calls no model: "
+    "`?seconds=4&every_ms=250&silence_s=0`",
+    query=SCHEDULE,
+    sends=(EVENTS_TYPE,),
+    returns=TEXT,
+    errors=(Overloaded,),
+)
+STATE = Operation(about="whether that stream has ended, and how", errors=(NotFound,))
+BODY = Operation(
+    about="counts the bytes of a body",
+    body=ANYTHING,
+    body_is_needed=False,
+    takes="application/octet-stream",
+    errors=(TooLarge,),
+)
 
 
 class CheckRoutes:
@@ -153,46 +170,12 @@ class CheckRoutes:
 
     def paths(self) -> list[ApiRoute]:
         """Return the routes."""
+        stream = AsgiHandler(self.stream)
         return [
-            ApiRoute(
-                "/v1/check",
-                self.seen,
-                methods=["GET"],
-                does=Operation(
-                    about="what the server sees of this request, for `slipway check --url`"
-                ),
-            ),
-            ApiRoute(
-                "/v1/check/stream",
-                AsgiHandler(self.stream),
-                methods=["GET"],
-                does=Operation(
-                    about="a stream with a known schedule that calls no model: "
-                    "`?seconds=4&every_ms=250&silence_s=0`",
-                    query=SCHEDULE,
-                    sends=(EVENTS_TYPE,),
-                    returns=TEXT,
-                    errors=(Overloaded,),
-                ),
-            ),
-            ApiRoute(
-                "/v1/check/streams/{id}",
-                self.state,
-                methods=["GET"],
-                does=Operation(about="whether that stream has ended, and how", errors=(NotFound,)),
-            ),
-            ApiRoute(
-                "/v1/check/body",
-                self.body,
-                methods=["POST"],
-                does=Operation(
-                    about="counts the bytes of a body",
-                    body=ANYTHING,
-                    body_is_needed=False,
-                    takes="application/octet-stream",
-                    errors=(TooLarge,),
-                ),
-            ),
+            ApiRoute("/v1/check", self.seen, methods=["GET"], does=SEEN),
+            ApiRoute("/v1/check/stream", stream, methods=["GET"], does=WATCHED_STREAM),
+            ApiRoute("/v1/check/streams/{id}", self.state, methods=["GET"], does=STATE),
+            ApiRoute("/v1/check/body", self.body, methods=["POST"], does=BODY),
         ]
 
 

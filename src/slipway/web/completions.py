@@ -10,8 +10,9 @@ from slipway.errors import BadRequest
 from slipway.providers import encode_json
 from slipway.providers.sse import Framer, data_of
 from slipway.web.descriptions import TEXT, YES_NO, or_null
+from slipway.web.event_stream import sse
+from slipway.web.request_json import parse_json
 from slipway.web.response_writer import HttpResponseWriter
-from slipway.web.wire import parse_json, sse
 
 UNSUPPORTED = ("suffix", "echo", "logprobs")  # chat completions have nothing like these
 

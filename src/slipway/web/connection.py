@@ -17,9 +17,9 @@ from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SlipwayError
 from slipway.providers import encode_json
 from slipway.settings import Limits
 from slipway.types import new_id
+from slipway.web.error_forms import envelope
 from slipway.web.exchange import Exchange, Headers, header_lines
 from slipway.web.guard import Guard, cors_headers, language_of
-from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
 # idle connections stay open this long after SIGTERM, for requests already on their way

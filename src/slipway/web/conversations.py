@@ -26,8 +26,8 @@ from slipway.web.descriptions import (
     one_of,
 )
 from slipway.web.guard import JSON, Guard, respond
+from slipway.web.request_json import parse_json
 from slipway.web.routes import ApiRoute, AsgiHandler
-from slipway.web.wire import parse_json
 
 MOST = 500  # conversations of one reader; the oldest that are not pinned are dropped first
 LARGEST = 4 * 1024 * 1024  # bytes of one conversation
@@ -38,9 +38,6 @@ _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 _NO_CONVERSATION = "There is no conversation of this id."
 _NO_SHARE = "There is no shared conversation of this id."
 _MAY_BE = "The link may have expired, or your key or login may not read what it cites."
-
-ERRORS = (NotFound, NotKept)
-WORDS = Parameter(name="q", about="words that title or turns contain")
 
 Result = TypeVar("Result")
 
@@ -72,6 +69,35 @@ class SharedTurn(msgspec.Struct):
 decode_conversation = msgspec.json.Decoder(ConversationRequest).decode
 decode_share = msgspec.json.Decoder(ShareRequest).decode
 is_id = msgspec.json.Decoder(Annotated[str, msgspec.Meta(pattern=_NAME)])
+
+ERRORS = (NotFound, NotKept)
+LIST = Operation(
+    about="the conversations that the server keeps for this key or person; `?q=WORDS`",
+    query=(Parameter(name="q", about="words that title or turns contain"),),
+    returns=fields(object=one_of("list"), data=list_of(OBJECT)),
+    errors=ERRORS,
+)
+READ = Operation(
+    about="one of them with its turns",
+    returns=fields(id=TEXT, title=TEXT, turns=list_of(OBJECT)),
+    errors=ERRORS,
+)
+SAVE = Operation(
+    about="saves one", body=ConversationRequest, returns=fields(id=TEXT), errors=ERRORS
+)
+DELETE = Operation(about="deletes one", returns=DELETED, errors=ERRORS)
+SHARE = Operation(
+    about="shares a conversation by a link",
+    body=ShareRequest,
+    returns=fields(id=TEXT, days=WHOLE),
+    errors=(NotKept,),
+)
+READ_SHARED = Operation(
+    about="what was shared, if the reader may read what it cites",
+    returns=fields(id=TEXT, turns=list_of(OBJECT)),
+    errors=ERRORS,
+)
+UNSHARE = Operation(about="takes a link back", returns=DELETED, errors=ERRORS)
 
 
 class ConversationRoutes:
@@ -199,71 +225,13 @@ class ConversationRoutes:
     def paths(self) -> list[ApiRoute]:
         one, share = "/v1/conversations/{id}", "/v1/shares/{id}"
         return [
-            ApiRoute(
-                "/v1/conversations",
-                self.listed,
-                methods=["GET"],
-                does=Operation(
-                    about="the conversations that the server keeps for this key or person; `?q=WORDS`",
-                    query=(WORDS,),
-                    returns=fields(object=one_of("list"), data=list_of(OBJECT)),
-                    errors=ERRORS,
-                ),
-            ),
-            ApiRoute(
-                one,
-                self.one,
-                methods=["GET"],
-                does=Operation(
-                    about="one of them with its turns",
-                    returns=fields(id=TEXT, title=TEXT, turns=list_of(OBJECT)),
-                    errors=ERRORS,
-                ),
-            ),
-            ApiRoute(
-                one,
-                AsgiHandler(self.put),
-                methods=["PUT"],
-                does=Operation(
-                    about="saves one",
-                    body=ConversationRequest,
-                    returns=fields(id=TEXT),
-                    errors=ERRORS,
-                ),
-            ),
-            ApiRoute(
-                one,
-                self.delete,
-                methods=["DELETE"],
-                does=Operation(about="deletes one", returns=DELETED, errors=ERRORS),
-            ),
-            ApiRoute(
-                "/v1/shares",
-                AsgiHandler(self.share),
-                methods=["POST"],
-                does=Operation(
-                    about="shares a conversation by a link",
-                    body=ShareRequest,
-                    returns=fields(id=TEXT, days=WHOLE),
-                    errors=(NotKept,),
-                ),
-            ),
-            ApiRoute(
-                share,
-                self.shared,
-                methods=["GET"],
-                does=Operation(
-                    about="what was shared, if the reader may read what it cites",
-                    returns=fields(id=TEXT, turns=list_of(OBJECT)),
-                    errors=ERRORS,
-                ),
-            ),
-            ApiRoute(
-                share,
-                self.unshare,
-                methods=["DELETE"],
-                does=Operation(about="takes a link back", returns=DELETED, errors=ERRORS),
-            ),
+            ApiRoute("/v1/conversations", self.listed, methods=["GET"], does=LIST),
+            ApiRoute(one, self.one, methods=["GET"], does=READ),
+            ApiRoute(one, AsgiHandler(self.put), methods=["PUT"], does=SAVE),
+            ApiRoute(one, self.delete, methods=["DELETE"], does=DELETE),
+            ApiRoute("/v1/shares", AsgiHandler(self.share), methods=["POST"], does=SHARE),
+            ApiRoute(share, self.shared, methods=["GET"], does=READ_SHARED),
+            ApiRoute(share, self.unshare, methods=["DELETE"], does=UNSHARE),
         ]
 
 

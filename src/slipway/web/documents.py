@@ -2,14 +2,7 @@
 
 import asyncio
 import logging
-import re
-import time
-import unicodedata
-from pathlib import PurePath
-from typing import Any
 
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,8 +19,7 @@ from slipway.errors import (
 from slipway.knowledge import Knowledge
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
-from slipway.knowledge.reading import failure_text
-from slipway.types import Asker, Record
+from slipway.types import Asker
 from slipway.web.descriptions import (
     DELETED,
     FORM_TYPE,
@@ -40,23 +32,27 @@ from slipway.web.descriptions import (
     list_of,
     one_of,
 )
+from slipway.web.document_views import DocumentView, view_for, views
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
+from slipway.web.upload_forms import (
+    file_name_of,
+    files_of,
+    tags_and_groups,
+    text_of,
+    upload_form,
+)
 
 log = logging.getLogger("slipway")
 # An upload's reply waits this long for the document to be read, before it says `reading`
 _WAIT_S = 2.0
-_MAX_NAME = 150
-_FIELDS = ("file", "app", "tags", "groups")
-_MAX_FILES = 100
-_MAX_TAGS, _MAX_TAG = 50, 100
+_PARALLEL_READS = 2  # uploads read at the same time
+
+DOCUMENT = fields(id=TEXT, app=TEXT, path=TEXT, state=TEXT)
+STATES = ("done", "partly", "failed", "reading")
 FILTERS = (
     Parameter(name="app", about="only documents of this app"),
-    Parameter(
-        name="state",
-        about="only documents in this state",
-        schema=one_of("done", "partly", "failed", "reading"),
-    ),
+    Parameter(name="state", about="only documents in this state", schema=one_of(*STATES)),
 )
 FORM = {
     "type": "object",
@@ -66,29 +62,36 @@ FORM = {
     },
     "required": ["file"],
 }
-DOCUMENT = fields(id=TEXT, app=TEXT, path=TEXT, state=TEXT)
-_PARALLEL_READS = 2  # uploads read at the same time
-
-
-class DocumentView(Record, frozen=True, kw_only=True):
-    """A document as the API shows it. If it failed, `error` says why and `page` on which page."""
-
-    id: str
-    app: str
-    path: str
-    state: str  # done | partly | failed | reading
-    title: str = ""
-    passages: int = 0
-    version: str = ""
-    size: int = 0
-    date: str = ""
-    tags: tuple[str, ...] = ()
-    uploaded: bool = False
-    read_at: float | None = None
-    error: str | None = None
-    reason: str | None = None
-    page: int | None = None
-    next: str | None = None
+LIST = Operation(
+    about="the documents that this key may read, with their state; `?state=failed`, `?app=NAME`",
+    query=FILTERS,
+    returns=fields(object=one_of("list"), data=list_of(DOCUMENT), may_add=YES_NO),
+    errors=(NotFound,),
+)
+ADD = Operation(
+    about="adds documents: a form with `file`, and perhaps `app`, `tags`, `groups`",
+    takes=FORM_TYPE,
+    body=FORM,
+    returns=fields(object=one_of("list"), data=list_of(DOCUMENT)),
+    status=201,
+    errors=(Forbidden, NotFound, TooLarge, NotKept, StorageFull),
+)
+SCAN = Operation(
+    about="has the folders looked at now",
+    returns=fields(data=list_of(OBJECT)),
+    errors=(Forbidden, NotFound),
+)
+SCANNED = Operation(
+    about="how far that is",
+    returns=fields(data=list_of(OBJECT)),
+    errors=(Forbidden, NotFound),
+)
+READ = Operation(about="one of them", returns=DOCUMENT, errors=(NotFound,))
+REMOVE = Operation(
+    about="removes one that was added",
+    returns=DELETED,
+    errors=(Forbidden, NotFound, Conflict, NotKept),
+)
 
 
 class DocumentRoutes:
@@ -109,11 +112,6 @@ class DocumentRoutes:
         """Return the size limit of a document in MiB."""
         return self.current.settings.limits.document_mb
 
-    @property
-    def largest(self) -> int:
-        """Return the size limit of a document in bytes."""
-        return int(self.largest_mb * 1024 * 1024)
-
     async def listed(self, request: Request) -> Response:
         """List the documents that the asker may read."""
         asker: Asker = request.scope["slipway.asker"]
@@ -126,10 +124,10 @@ class DocumentRoutes:
             )
         apps = self.apps(asker, request.query_params.get("app"))
         state = request.query_params.get("state")
-        if state not in (None, "done", "partly", "failed", "reading"):
+        if state not in (None, *STATES):
             raise BadRequest(
                 f"There is no state `{state[:50]}`.",
-                "Choose done, failed or reading.",
+                f"Known: {', '.join(STATES)}.",
                 param="state",
             )
         found = await asyncio.to_thread(
@@ -175,7 +173,7 @@ class DocumentRoutes:
         """
         asker: Asker = request.scope["slipway.asker"]
         require_documents_key(asker)
-        async with self.form(request) as form:
+        async with upload_form(request, self.largest_mb) as form:
             app = text_of(form, "app")
             (name, knowledge), *others = self.apps(asker, app).items()
             if others:
@@ -198,26 +196,6 @@ class DocumentRoutes:
         log.info("tenant %s added %s to %s", asker.tenant, paths, name)
         data = [self.state_of(name, knowledge, id_, path, asker) for id_, path in added]
         return reply({"object": "list", "data": data}, 201)
-
-    def form(self, request: Request) -> Any:
-        """Return a context manager that reads the form. Raise TooLarge or BadRequest."""
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.largest + 1_000_000:
-            raise self.too_large()
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise BadRequest(
-                "The body is not a multipart form.",
-                "Send it as multipart/form-data: curl -F file=@report.pdf …",
-                param="Content-Type",
-            )
-        counted = LimitedBody(request, self.largest + 1_000_000, self.too_large)
-        return UploadForm(counted, max_files=_MAX_FILES, max_fields=20)
-
-    def too_large(self) -> TooLarge:
-        return TooLarge(
-            f"The upload is larger than {self.largest_mb:g} MiB.",
-            "Split it, or ask the operator to raise `limits.document_mb`.",
-        )
 
     def read(self, knowledge: Knowledge, path: str) -> "asyncio.Task[None]":
         """Read an upload in the background; from now on its state is `reading`.
@@ -320,137 +298,15 @@ class DocumentRoutes:
         )
 
     def paths(self) -> list[ApiRoute]:
+        all_, scan, one = "/v1/documents", "/v1/documents/scan", "/v1/documents/{id}"
         return [
-            ApiRoute(
-                "/v1/documents",
-                self.listed,
-                methods=["GET"],
-                does=Operation(
-                    about="the documents that this key may read, with their state; `?state=failed`, `?app=NAME`",
-                    query=FILTERS,
-                    returns=fields(object=one_of("list"), data=list_of(DOCUMENT), may_add=YES_NO),
-                    errors=(NotFound,),
-                ),
-            ),
-            ApiRoute(
-                "/v1/documents",
-                self.add,
-                methods=["POST"],
-                does=Operation(
-                    about="adds documents: a form with `file`, and perhaps `app`, `tags`, `groups`",
-                    takes=FORM_TYPE,
-                    body=FORM,
-                    returns=fields(object=one_of("list"), data=list_of(DOCUMENT)),
-                    status=201,
-                    errors=(Forbidden, NotFound, TooLarge, NotKept, StorageFull),
-                ),
-            ),
-            ApiRoute(
-                "/v1/documents/scan",
-                self.scan,
-                methods=["POST"],
-                does=Operation(
-                    about="has the folders looked at now",
-                    returns=fields(data=list_of(OBJECT)),
-                    errors=(Forbidden, NotFound),
-                ),
-            ),
-            ApiRoute(
-                "/v1/documents/scan",
-                self.scanned,
-                methods=["GET"],
-                does=Operation(
-                    about="how far that is",
-                    returns=fields(data=list_of(OBJECT)),
-                    errors=(Forbidden, NotFound),
-                ),
-            ),
-            ApiRoute(
-                "/v1/documents/{id}",
-                self.one,
-                methods=["GET"],
-                does=Operation(about="one of them", returns=DOCUMENT, errors=(NotFound,)),
-            ),
-            ApiRoute(
-                "/v1/documents/{id}",
-                self.remove,
-                methods=["DELETE"],
-                does=Operation(
-                    about="removes one that was added",
-                    returns=DELETED,
-                    errors=(Forbidden, NotFound, Conflict, NotKept),
-                ),
-            ),
+            ApiRoute(all_, self.listed, methods=["GET"], does=LIST),
+            ApiRoute(all_, self.add, methods=["POST"], does=ADD),
+            ApiRoute(scan, self.scan, methods=["POST"], does=SCAN),
+            ApiRoute(scan, self.scanned, methods=["GET"], does=SCANNED),
+            ApiRoute(one, self.one, methods=["GET"], does=READ),
+            ApiRoute(one, self.remove, methods=["DELETE"], does=REMOVE),
         ]
-
-
-# Bytes kept of a body's end: its last boundary, and what some clients write after it
-_TAIL = 1_000
-
-
-class LimitedBody:
-    """Counts a request's body while it is read, and raises TooLarge above the limit."""
-
-    def __init__(self, request: Request, most: int, too_large: Any) -> None:
-        self.request, self.most, self.too_large, self.size, self.tail = (
-            request,
-            most,
-            too_large,
-            0,
-            b"",
-        )
-
-    async def receive(self) -> Any:
-        message = await self.request.receive()
-        self.request.scope["extensions"]["slipway"].keep_reading()
-        body = message.get("body", b"")
-        self.size += len(body)
-        self.tail = (self.tail + body)[-_TAIL:]
-        if self.size > self.most:
-            raise self.too_large()
-        return message
-
-
-class UploadForm:
-    """Reads the form of a request and closes its files at the end.
-
-    The parser would silently drop an incomplete last part, so a form without its final boundary is
-    rejected.
-    """
-
-    def __init__(self, counted: LimitedBody, max_files: int, max_fields: int) -> None:
-        self.counted = counted
-        self.request = Request(counted.request.scope, counted.receive)
-        self.most = {"max_files": max_files, "max_fields": max_fields}
-        self.form: FormData | None = None
-
-    async def __aenter__(self) -> FormData:
-        try:
-            self.form = await self.request.form(**self.most)
-        except MultiPartException as error:
-            raise BadRequest(
-                f"The form is invalid: {error.message}",
-                "Send it as curl does: curl -F file=@report.pdf …",
-            ) from None
-        if not self.is_whole():
-            await self.form.close()
-            raise BadRequest(
-                "The form ends in the middle of a part.",
-                "Send all of it, up to the boundary followed by `--`.",
-            )
-        return self.form
-
-    def is_whole(self) -> bool:
-        """Return whether the form ends with its final boundary (RFC 2046, 5.1.1)."""
-        boundary = re.search(r"boundary=\"?([^\";,]+)", self.request.headers["content-type"])
-        return (
-            boundary is not None
-            and f"--{boundary[1].strip()}--".encode("latin-1") in self.counted.tail
-        )
-
-    async def __aexit__(self, *_: object) -> None:
-        if self.form is not None:
-            await self.form.close()
 
 
 def require_documents_key(asker: Asker) -> None:
@@ -460,129 +316,3 @@ def require_documents_key(asker: Asker) -> None:
             "This key may not add or remove documents.",
             "Ask the operator to set `documents: true` for it.",
         )
-
-
-def views(app: str, knowledge: Knowledge, asker: Asker) -> list[DocumentView]:
-    """Return all documents of an app that the asker may see."""
-    waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)  # read first: see `find`
-    known = {doc.path: doc for doc in knowledge.documents(asker)}
-    docs = [*known.values(), *(doc for doc in coming if doc.path not in known)]
-    return [view_for(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
-
-
-def view_for(
-    app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool
-) -> DocumentView:
-    """Return a document as this asker sees it.
-
-    While it is being read, askers who may change documents see the state `reading`; the others see
-    its previous state.
-    """
-    if asker.documents and waits:
-        return DocumentView(id=doc.public, app=app, path=doc.path, state="reading", uploaded=True)
-    return view(app, knowledge, doc)
-
-
-def view(app: str, knowledge: Knowledge, doc: Doc) -> DocumentView:
-    """Return a document with its stored state."""
-    uploaded = knowledge.synchronizer.collection.uploads.holds(doc.file)
-    failed = doc.state == "failed"
-    return DocumentView(
-        id=doc.public,
-        app=app,
-        path=doc.path,
-        state=doc.state,
-        title=doc.title,
-        passages=doc.passages,
-        version=doc.version,
-        size=doc.size,
-        date=doc.date,
-        tags=tuple(sorted(doc.tags)),
-        uploaded=uploaded,
-        read_at=doc.read_at or time.time(),
-        error=failure_text(doc) if failed else None,
-        reason=doc.reason or None,
-        page=doc.page,
-        next=doc.next or None,
-    )
-
-
-def files_of(form: FormData) -> list[UploadFile]:
-    """Return the files of a form. Raise BadRequest for other fields or missing files."""
-    if unknown := next((key for key in form if key not in _FIELDS), None):
-        raise BadRequest(
-            f"There is no field `{unknown[:50]}`.",
-            f"Known: {', '.join(_FIELDS)}.",
-            param=unknown[:50],
-        )
-    files = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
-    if len(files) < len(form.getlist("file")):
-        raise BadRequest(
-            "`file` must be a file, not text.",
-            "With curl, write an @ before its name: curl -F file=@report.pdf …",
-            param="file",
-        )
-    if not files:
-        raise BadRequest(
-            "`file` is missing.", "Send at least one file: curl -F file=@report.pdf …", param="file"
-        )
-    return files
-
-
-def file_name_of(upload: UploadFile) -> str:
-    """Return the file's name without folders and control characters. Raise BadRequest."""
-    name = unicodedata.normalize("NFC", PurePath((upload.filename or "").replace("\\", "/")).name)
-    name = "".join(c for c in name if c.isprintable()).strip().lstrip(".")
-    kind = PurePath(name).suffix.lower()
-    if not name:
-        raise BadRequest(
-            "A file has no name.",
-            f"Send a file name that ends in one of {', '.join(READERS)}.",
-            param="file",
-        )
-    if kind not in READERS:
-        raise BadRequest(
-            f"`{name[:100]}` has a file type that is not supported.",
-            f"Supported types: {', '.join(READERS)}.",
-            param="file",
-        )
-    if len(name.encode()) > _MAX_NAME:
-        raise BadRequest(
-            f"The name `{name[:40]}…` is longer than {_MAX_NAME} bytes.",
-            "Give the file a shorter name.",
-            param="file",
-        )
-    return name
-
-
-def text_of(form: FormData, name: str) -> str | None:
-    """Return a text field of a form. Raise BadRequest if it is a file."""
-    value = form.get(name)
-    if isinstance(value, UploadFile):
-        raise BadRequest(f"`{name}` must be text, not a file.", param=name)
-    return value or None
-
-
-def tags_and_groups(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] | None]:
-    """Return the tags, and the groups that may read the document (None: no restriction).
-
-    Raise Forbidden for a group that the asker is not in.
-    """
-    tags, groups = (
-        frozenset(part.strip() for part in (text_of(form, name) or "").split(",") if part.strip())
-        for name in ("tags", "groups")
-    )
-    if len(tags) > _MAX_TAGS or any(len(tag) > _MAX_TAG for tag in tags):
-        raise BadRequest(
-            f"`tags` has more than {_MAX_TAGS} tags, or one has over {_MAX_TAG} characters.",
-            "Send fewer or shorter tags.",
-            param="tags",
-        )
-    if strange := sorted(groups - asker.groups):
-        yours = ", ".join(sorted(asker.groups)) or "none"
-        raise Forbidden(
-            f"This key is not in the group `{strange[0][:50]}`.",
-            f"Its groups: {yours}.",
-            param="groups",
-        )
-    return tags, groups or None

@@ -13,10 +13,11 @@ from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Opinion
 from slipway.types import MAX_SECTIONS, Answered, Asker, Question
 from slipway.web.descriptions import TEXT, WHOLE, Operation, fields
 from slipway.web.guard import Guard
+from slipway.web.request_json import parse_json
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 from slipway.web.runs import Run, Runs
-from slipway.web.wire import parse_json, whole_answer
+from slipway.web.whole_answers import whole_answer
 
 MAX_QUESTION = 8_000  # characters of a question that feedback keeps
 MAX_KB = 64.0  # of a vote or report

@@ -45,9 +45,9 @@ from slipway.web.asgi import (
     scope_of,
     through_asgi,
 )
+from slipway.web.error_forms import envelope
 from slipway.web.exchange import STATUS_LINES, Exchange, Headers, header_lines
 from slipway.web.shutdown import Shutdown
-from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
 Handler = Callable[[Exchange], Awaitable[None]]

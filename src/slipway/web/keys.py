@@ -14,9 +14,9 @@ from slipway.store import SavedKey, StoreError
 from slipway.types import Asker
 from slipway.web.descriptions import TEXT, Operation, fields, list_of, one_of
 from slipway.web.guard import Guard
+from slipway.web.request_json import parse_json
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
-from slipway.web.wire import parse_json
 
 MAX_KB = 64.0  # of a request
 Result = TypeVar("Result")
@@ -38,6 +38,27 @@ class RotateRequest(msgspec.Struct, forbid_unknown_fields=True):
 decode_new = msgspec.json.Decoder(NewKey).decode
 decode_change = msgspec.json.Decoder(ChangeRequest).decode
 decode_rotate = msgspec.json.Decoder(RotateRequest).decode
+
+LIST = Operation(
+    about="the keys in the store, for an admin key",
+    returns=fields(object=one_of("list"), data=list_of(KEY)),
+    errors=ERRORS,
+)
+CREATE = Operation(about="makes a key", body=NewKey, returns=MADE, errors=ERRORS)
+READ = Operation(about="one of them", returns=KEY, errors=(*ERRORS, NotFound))
+LIMIT = Operation(
+    about="changes its limits",
+    body=ChangeRequest,
+    returns=KEY,
+    errors=(*ERRORS, NotFound, Conflict),
+)
+REVOKE = Operation(about="revokes it", returns=KEY, errors=(*ERRORS, NotFound, Conflict))
+ROTATE = Operation(
+    about="replaces it by another secret",
+    body=RotateRequest,
+    returns=MADE,
+    errors=(*ERRORS, NotFound, Conflict),
+)
 
 
 class KeyRoutes:
@@ -99,60 +120,14 @@ class KeyRoutes:
             raise NotKept(f"The keys in the store cannot be used: {error}.") from None
 
     def paths(self) -> list[ApiRoute]:
-        one = "/v1/keys/{id}"
+        keys, one = "/v1/keys", "/v1/keys/{id}"
         return [
-            ApiRoute(
-                "/v1/keys",
-                self.listed,
-                methods=["GET"],
-                does=Operation(
-                    about="the keys in the store, for an admin key",
-                    returns=fields(object=one_of("list"), data=list_of(KEY)),
-                    errors=ERRORS,
-                ),
-            ),
-            ApiRoute(
-                "/v1/keys",
-                self.create,
-                methods=["POST"],
-                does=Operation(about="makes a key", body=NewKey, returns=MADE, errors=ERRORS),
-            ),
-            ApiRoute(
-                one,
-                self.one,
-                methods=["GET"],
-                does=Operation(about="one of them", returns=KEY, errors=(*ERRORS, NotFound)),
-            ),
-            ApiRoute(
-                one,
-                self.limit,
-                methods=["PATCH"],
-                does=Operation(
-                    about="changes its limits",
-                    body=ChangeRequest,
-                    returns=KEY,
-                    errors=(*ERRORS, NotFound, Conflict),
-                ),
-            ),
-            ApiRoute(
-                one,
-                self.revoke,
-                methods=["DELETE"],
-                does=Operation(
-                    about="revokes it", returns=KEY, errors=(*ERRORS, NotFound, Conflict)
-                ),
-            ),
-            ApiRoute(
-                f"{one}/rotate",
-                self.rotate,
-                methods=["POST"],
-                does=Operation(
-                    about="replaces it by another secret",
-                    body=RotateRequest,
-                    returns=MADE,
-                    errors=(*ERRORS, NotFound, Conflict),
-                ),
-            ),
+            ApiRoute(keys, self.listed, methods=["GET"], does=LIST),
+            ApiRoute(keys, self.create, methods=["POST"], does=CREATE),
+            ApiRoute(one, self.one, methods=["GET"], does=READ),
+            ApiRoute(one, self.limit, methods=["PATCH"], does=LIMIT),
+            ApiRoute(one, self.revoke, methods=["DELETE"], does=REVOKE),
+            ApiRoute(f"{one}/rotate", self.rotate, methods=["POST"], does=ROTATE),
         ]
 
 

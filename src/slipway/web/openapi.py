@@ -1,4 +1,4 @@
-"""The route `GET /openapi.json`: the OpenAPI 3.1 description of all routes, made from what stands
+"""The route `GET /openapi.json`: the OpenAPI 3.1 description of all routes, made from the description
 beside each of them.
 """
 

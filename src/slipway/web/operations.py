@@ -34,7 +34,7 @@ from slipway.telemetry.service import WINDOWS, Level, ServiceReports
 from slipway.telemetry.traces import TraceFilter
 from slipway.types import Asker
 from slipway.web.descriptions import Operation, Parameter, one_of
-from slipway.web.documents import DocumentView, views
+from slipway.web.document_views import DocumentView, views
 from slipway.web.health import Workers, model_states, note_worse, readiness
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute

@@ -7,6 +7,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -157,67 +158,25 @@ async def static_file(request: Request) -> Response:
     return static(request, request.path_params["name"])
 
 
+def sent(kind: str, about: str) -> Operation:
+    """Describe a route that sends a file of this media type."""
+    return Operation(about=about, sends=(kind,), returns=TEXT, also=UNCHANGED)
+
+
+PAGE = sent("text/html", "the chat page")
+OPERATIONS = replace(sent("text/html", "the operations page"), also={**UNCHANGED, 307: None})
+EMBED = sent("text/html", "the chat page in a frame of another site")
+EMBED_SCRIPT = sent("text/javascript", "the script that puts it there")
+ICON = sent("image/svg+xml", "the icon of the page")
+STATIC = replace(sent("*/*", "a file of the page"), errors=(NotFound,))
+
+
 def page_paths(current: Current) -> list[ApiRoute]:
     return [
-        ApiRoute(
-            "/",
-            index,
-            methods=["GET"],
-            does=Operation(
-                about="the chat page", sends=("text/html",), returns=TEXT, also=UNCHANGED
-            ),
-        ),
-        ApiRoute(
-            "/ops",
-            operations,
-            methods=["GET"],
-            does=Operation(
-                about="the operations page",
-                sends=("text/html",),
-                returns=TEXT,
-                also={**UNCHANGED, 307: None},
-            ),
-        ),
-        ApiRoute(
-            "/embed",
-            EmbedPage(current).index,
-            methods=["GET"],
-            does=Operation(
-                about="the chat page in a frame of another site",
-                sends=("text/html",),
-                returns=TEXT,
-                also=UNCHANGED,
-            ),
-        ),
-        ApiRoute(
-            "/embed.js",
-            embed_script,
-            methods=["GET"],
-            does=Operation(
-                about="the script that puts it there",
-                sends=("text/javascript",),
-                returns=TEXT,
-                also=UNCHANGED,
-            ),
-        ),
-        ApiRoute(
-            "/favicon.ico",
-            favicon,
-            methods=["GET"],
-            does=Operation(
-                about="the icon of the page", sends=("image/svg+xml",), returns=TEXT, also=UNCHANGED
-            ),
-        ),
-        ApiRoute(
-            "/static/{name:path}",
-            static_file,
-            methods=["GET"],
-            does=Operation(
-                about="a file of the page",
-                sends=("*/*",),
-                returns=TEXT,
-                also=UNCHANGED,
-                errors=(NotFound,),
-            ),
-        ),
+        ApiRoute("/", index, methods=["GET"], does=PAGE),
+        ApiRoute("/ops", operations, methods=["GET"], does=OPERATIONS),
+        ApiRoute("/embed", EmbedPage(current).index, methods=["GET"], does=EMBED),
+        ApiRoute("/embed.js", embed_script, methods=["GET"], does=EMBED_SCRIPT),
+        ApiRoute("/favicon.ico", favicon, methods=["GET"], does=ICON),
+        ApiRoute("/static/{name:path}", static_file, methods=["GET"], does=STATIC),
     ]

@@ -13,9 +13,9 @@ from slipway.errors import NotFound
 from slipway.knowledge import Knowledge
 from slipway.knowledge import files as knowledge_files
 from slipway.knowledge.attachments import Attachments
-from slipway.providers import encode_json
 from slipway.types import Asker, Passage
 from slipway.web.descriptions import TEXT, YES_NO, Operation, fields
+from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
 OPENED = {".pdf": "application/pdf"}  # kinds of files that a browser shows at a page
@@ -32,11 +32,11 @@ class PassageRoutes:
         asker: Asker = request.scope["slipway.asker"]
         attached = self.attachments.passage(asker.owner, request.path_params["id"])
         if attached is not None:
-            return reply(attached, before=None, after=None, has_file=False)
+            return passage_reply(attached, before=None, after=None, has_file=False)
         knowledge, passage = await self.found(request)
         before, after = await asyncio.to_thread(knowledge.neighbours, passage.id, asker)
         has_file = suffix(passage.path) in OPENED
-        return reply(passage, before=before, after=after, has_file=has_file)
+        return passage_reply(passage, before=before, after=after, has_file=has_file)
 
     async def file(self, request: Request) -> Response:
         """Send the document's own file, for kinds that a browser can show."""
@@ -103,6 +103,10 @@ class PassageRoutes:
         ]
 
 
+def passage_reply(passage: Passage, **more: str | bool | None) -> Response:
+    return reply({**msgspec.to_builtins(passage), **more})
+
+
 def suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
@@ -114,9 +118,3 @@ def read(path: Path, largest: int) -> bytes:
             return file.read(largest)
     except OSError:
         raise NotFound("The document's file is not there any more.", param="id") from None
-
-
-def reply(passage: Passage, **more: str | bool | None) -> Response:
-    body = encode_json({**msgspec.to_builtins(passage), **more})
-    headers = {"x-content-type-options": "nosniff"}
-    return Response(body, media_type="application/json", headers=headers)

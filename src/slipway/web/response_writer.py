@@ -8,10 +8,11 @@ from slipway.answer import Facts
 from slipway.errors import SlipwayError, log_text
 from slipway.types import Language
 from slipway.web.cache_headers import cache_headers
+from slipway.web.error_forms import envelope
+from slipway.web.event_stream import sse
 from slipway.web.exchange import STATUS_LINES, Exchange, header_lines
 from slipway.web.guard import JSON, STREAM
 from slipway.web.runs import HEARTBEAT_S
-from slipway.web.wire import envelope, sse
 
 log = logging.getLogger("slipway")
 HEARTBEAT = b": still here\n\n"

@@ -26,7 +26,8 @@ from slipway.errors import (
     log_text,
 )
 from slipway.types import Done, Event, Question
-from slipway.web.wire import event_sse, failed_event
+from slipway.web.error_forms import failed_event
+from slipway.web.event_stream import event_sse
 
 log = logging.getLogger("slipway")
 MAX_ANSWER_BYTES = 1024 * 1024

@@ -41,7 +41,8 @@ the mock would not have given is not continued; the mock gives its own from the 
 
 from slipway.providers.mock.chat_request import GO_ON
 from slipway.providers.mock.continuing import CONTINUES, PREFACES
-from slipway.providers.mock.faults import FAULTS, Fault, parse_fault
+from slipway.providers.mock.fault_names import parse_fault
+from slipway.providers.mock.faults import FAULTS, Fault
 from slipway.providers.mock.script import parse_entry
 from slipway.providers.mock.server import MockServer, serve
 from slipway.providers.mock.settings import MockSettings, RecordedRequest

@@ -16,8 +16,8 @@ from typing import NamedTuple, cast
 
 import httptools
 
-from slipway.providers.mock.faults import refusal
 from slipway.providers.mock.invoice import CallBill
+from slipway.providers.mock.refusals import refusal
 from slipway.providers.mock.reply import MockReply
 from slipway.providers.mock.settings import RecordedRequest
 

@@ -5,11 +5,9 @@ in the order of their stages: what is said, what replaces it, which events are m
 the bytes are cut up and timed.
 """
 
-import difflib
 import email.utils
 import math
 import random
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,15 +17,14 @@ from typing import Generic, TypeVar
 import msgspec
 
 from slipway.providers.mock import cuts, lies, words
+from slipway.providers.mock.refusals import failed, refusal
 from slipway.providers.mock.reply import (
     DONE,
     HTML,
-    JSON,
     Ending,
     MockReply,
     ReplyDraft,
     TimedWrite,
-    envelope,
     sse,
     whole,
 )
@@ -44,14 +41,6 @@ INJECTION = (
     "![x](http://evil.invalid/y.png) and [click](javascript:alert(1)) and "
     "http://evil.invalid/plain end."
 )
-KINDS = {  # status -> OpenAI's type and code
-    400: ("invalid_request_error", "bad_request"),
-    401: ("authentication_error", "invalid_api_key"),
-    403: ("permission_error", "forbidden"),
-    404: ("invalid_request_error", "not_found"),
-    413: ("invalid_request_error", "too_large"),
-    429: ("rate_limit_error", "rate_limit_exceeded"),
-}
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -90,14 +79,6 @@ Act = TypeVar("Act")
 _with = msgspec.structs.replace
 
 
-def refusal(
-    status: int, message: str, *, kind: str = "", code: str = "", param: str | None = None
-) -> MockReply:
-    """Return an error in OpenAI's envelope; type and code follow from the status unless given."""
-    usual = KINDS.get(status) or (("server_error", "server_error") if status >= 500 else KINDS[400])
-    return whole(envelope(message, kind or usual[0], code or usual[1], param), status=status)
-
-
 # What is said
 
 
@@ -122,12 +103,6 @@ def _status(_: MockReply, context: FaultContext) -> MockReply:
 def _statusdate(_: MockReply, context: FaultContext) -> MockReply:
     code, retry_after_s = context.count, context.args[1]
     return failed(code, email.utils.formatdate(math.ceil(time.time() + retry_after_s), usegmt=True))
-
-
-def failed(code: int, retry_after: str = "") -> MockReply:
-    """Return a failure with this status. `retry_after` is the header's value."""
-    reply = refusal(code, f"The mock provider was asked to fail with {code}.")
-    return _with(reply, headers=(JSON, ("Retry-After", retry_after))) if retry_after else reply
 
 
 def _limit(reply: MockReply, context: FaultContext) -> MockReply:
@@ -275,7 +250,7 @@ def _packed(reply: MockReply, context: FaultContext) -> MockReply:
     )
 
 
-class _FaultRow(msgspec.Struct, Generic[Act], frozen=True):
+class FaultRow(msgspec.Struct, Generic[Act], frozen=True):
     """`args` are the defaults, and their number is the most arguments; the first must lie in
     `limits`. `by_time`: applies to the whole server, not to one call.
     """
@@ -287,215 +262,163 @@ class _FaultRow(msgspec.Struct, Generic[Act], frozen=True):
     by_time: bool = False
 
 
-_DRAFT_FAULTS: dict[str, _FaultRow[DraftChange]] = {
-    "say": _FaultRow(
+_DRAFT_FAULTS: dict[str, FaultRow[DraftChange]] = {
+    "say": FaultRow(
         "say-N: the reply is N tokens long; also a model without `fault-`",
         lambda d, g: _with(d, text=None, tokens=g.count),
         (48,),
     ),
-    "echo": _FaultRow(
+    "echo": FaultRow(
         "echo: the reply is the last user message; also a model without `fault-`",
         lambda d, _: _with(d, text=d.asked),
     ),
-    "inject": _FaultRow(
+    "inject": FaultRow(
         "inject: the reply carries a script, images and links that must not work",
         lambda d, _: _with(d, text=INJECTION),
     ),
-    "lies": _FaultRow(
+    "lies": FaultRow(
         "lies-N: false citations, in all forms and odd places, in pieces of 1 to 5 "
         "characters; N selects a variant, "
         "0 is a new one each time",
         _lie,
         (0,),
     ),
-    "wrongmodel": _FaultRow(
+    "wrongmodel": FaultRow(
         "wrongmodel: the reply names another model", lambda d, _: _with(d, model=OTHER_MODEL)
     ),
-    "nousage": _FaultRow(
+    "nousage": FaultRow(
         "nousage: no usage, even if it was requested", lambda d, _: _with(d, usage=False)
     ),
-    "filter": _FaultRow(
+    "filter": FaultRow(
         "filter: the finish reason is content_filter",
         lambda d, _: _with(d, finish="content_filter"),
     ),
-    "badfinish": _FaultRow(
+    "badfinish": FaultRow(
         "badfinish: the finish reason is error, then [DONE]", lambda d, _: _with(d, finish="error")
     ),
-    "nofinish": _FaultRow(
+    "nofinish": FaultRow(
         "nofinish: [DONE] without a finish reason (not streamed: null)",
         lambda d, _: _with(d, finish=None),
     ),
 }
-_REPLY_FAULTS: dict[str, _FaultRow[ReplyChange]] = {
-    "refuse": _FaultRow(
+_REPLY_FAULTS: dict[str, FaultRow[ReplyChange]] = {
+    "refuse": FaultRow(
         "refuse: the whole server refuses connections and drops the open ones; needs a time, "
         "such as refuse@5s-10s",
         lambda _, __: MockReply(head=False, ending="reset"),
         by_time=True,
     ),
-    "down": _FaultRow(
+    "down": FaultRow(
         "down: 503; by time or always, on every route except those that control the mock",
         lambda _, __: failed(503),
     ),
-    "limit": _FaultRow(
+    "limit": FaultRow(
         "limit-N: 429 with a Retry-After of 1 second for all but N calls in any second; 0 for all",
         _limit,
         (1,),
     ),
-    "flap": _FaultRow(
+    "flap": FaultRow(
         "flap-S: healthy for S seconds, then 503 for S seconds, by the server's clock",
         _flap,
         (3,),
         (0.001, 1_000_000),
     ),
-    "empty": _FaultRow("empty: status 200 and an empty body", _empty),
-    "html": _FaultRow(
-        "html: status 200 and a web page", lambda _, __: whole(PAGE, headers=(HTML,))
-    ),
-    "error200": _FaultRow("error200: status 200 and an error object", _error200),
-    "redirect": _FaultRow("redirect: 307 to another host", _redirect),
-    "context": _FaultRow("context: 400 context_length_exceeded", _context),
-    "policy": _FaultRow("policy: 400 content_policy_violation", _policy),
-    "status": _FaultRow(
+    "empty": FaultRow("empty: status 200 and an empty body", _empty),
+    "html": FaultRow("html: status 200 and a web page", lambda _, __: whole(PAGE, headers=(HTML,))),
+    "error200": FaultRow("error200: status 200 and an error object", _error200),
+    "redirect": FaultRow("redirect: 307 to another host", _redirect),
+    "context": FaultRow("context: 400 context_length_exceeded", _context),
+    "policy": FaultRow("policy: 400 content_policy_violation", _policy),
+    "status": FaultRow(
         "status-CODE[-R]: fails with this status; with R, a Retry-After of R seconds",
         _status,
         (500, 0),
         (400, 599),
     ),
-    "statusdate": _FaultRow(
+    "statusdate": FaultRow(
         "statusdate-CODE[-R]: fails with this status, with a Retry-After date R seconds from now",
         _statusdate,
         (503, 2),
         (400, 599),
     ),
-    "hang": _FaultRow(
+    "hang": FaultRow(
         "hang: accepts the request and never answers",
         lambda _, __: MockReply(head=False, ending="hold"),
     ),
-    "reset": _FaultRow(
+    "reset": FaultRow(
         "reset: resets the connection (RST) once the request is read",
         lambda _, __: MockReply(head=False, ending="reset"),
     ),
 }
-_EVENT_FAULTS: dict[str, _FaultRow[ReplyChange]] = {
-    "malformed": _FaultRow(
+_EVENT_FAULTS: dict[str, FaultRow[ReplyChange]] = {
+    "malformed": FaultRow(
         "malformed-N: the chunk after N content chunks is broken JSON (not streamed: half of "
         "the JSON)",
         _malformed,
         (3,),
     ),
-    "errorevent": _FaultRow(
+    "errorevent": FaultRow(
         "errorevent-N: an error event after N content chunks, then a clean end (not streamed: 500)",
         _errorevent,
         (3,),
     ),
-    "nodone": _FaultRow("nodone: all chunks but no [DONE], and a clean end", _nodone),
-    "cut": _FaultRow(
+    "nodone": FaultRow("nodone: all chunks but no [DONE], and a clean end", _nodone),
+    "cut": FaultRow(
         "cut-N: the connection closes after N content chunks (not streamed: after half of "
         "the body)",
         lambda r, g: _with_ending(r, cuts.at_chunk(r, g.count)),
         (5,),
     ),
-    "cutat": _FaultRow(
+    "cutat": FaultRow(
         "cutat-B: the connection closes after B bytes of the body",
         lambda r, g: _with_ending(r, cuts.at_byte(r, g.count)),
         (500,),
     ),
-    "cutany": _FaultRow(
+    "cutany": FaultRow(
         "cutany: the connection closes after any number of bytes, a different one for each call",
         _cutany,
     ),
-    "cutchar": _FaultRow(
+    "cutchar": FaultRow(
         "cutchar-N: the connection closes inside the first multi-byte character after N "
         "content chunks, or inside a chunk",
         lambda r, g: _with_ending(r, cuts.in_character(r, g.count)),
         (0,),
     ),
-    "cutend": _FaultRow(
+    "cutend": FaultRow(
         "cutend: the connection closes after the finish reason (not streamed: before the "
         "last byte)",
         lambda r, _: _with_ending(r, cuts.behind_finish(r)),
     ),
-    "stall": _FaultRow(
+    "stall": FaultRow(
         "stall-N: nothing more after N content chunks, the connection stays open (not "
         "streamed: after half)",
         lambda r, g: _with_ending(r, cuts.at_chunk(r, g.count), "hold"),
         (5,),
     ),
 }
-_BYTE_FAULTS: dict[str, _FaultRow[ReplyChange]] = {
-    "packed": _FaultRow("packed-N: N events in one write", _packed, (4,), (1, 1_000_000)),
-    "split": _FaultRow(
+_BYTE_FAULTS: dict[str, FaultRow[ReplyChange]] = {
+    "packed": FaultRow("packed-N: N events in one write", _packed, (4,), (1, 1_000_000)),
+    "split": FaultRow(
         "split-N: written in pieces of 1 to N bytes, also inside characters",
         _split,
         (7,),
         (1, 1_000_000),
     ),
-    "drip": _FaultRow(
+    "drip": FaultRow(
         "drip-MS: the body comes one byte at a time, MS milliseconds apart", _drip, (5,)
     ),
-    "slow": _FaultRow("slow-S: the first byte comes after S seconds", _slow, (3,)),
+    "slow": FaultRow("slow-S: the first byte comes after S seconds", _slow, (3,)),
 }
 _REPLY_STAGES = (_REPLY_FAULTS, _EVENT_FAULTS, _BYTE_FAULTS)
-_ROWS: dict[str, _FaultRow[DraftChange] | _FaultRow[ReplyChange]] = {
+ROWS: dict[str, FaultRow[DraftChange] | FaultRow[ReplyChange]] = {
     **_DRAFT_FAULTS,
     **_REPLY_FAULTS,
     **_EVENT_FAULTS,
     **_BYTE_FAULTS,
 }
 
-FAULTS: Mapping[str, str] = MappingProxyType({name: row.meaning for name, row in _ROWS.items()})
+FAULTS: Mapping[str, str] = MappingProxyType({name: row.meaning for name, row in ROWS.items()})
 """Every fault by name, with its arguments and meaning in one line."""
-
-_FAULT = re.compile(r"(?:fault-)?(?P<name>[a-z][a-z0-9]*)(?P<args>(?:-\d+(?:\.\d+)?)*)")
-_BARE = re.compile(r"say-\d+|echo")
-
-
-def parse_fault(text: str) -> Fault:
-    """Parse `cut-20` or `fault-cut-20`. Raises ValueError with the nearest and all known faults, or
-    with the arguments' limits.
-    """
-    match = _FAULT.fullmatch(text)
-    row = _ROWS.get(match["name"]) if match else None
-    if match is None or row is None:
-        raise ValueError(_unknown(text))
-    args = tuple(float(arg) for arg in match["args"].split("-")[1:])
-    if len(args) > len(row.args):
-        raise ValueError(f"Fault {text!r} has too many arguments. {row.meaning}.")
-    args += row.args[len(args) :]
-    if args and not row.limits[0] <= args[0] <= row.limits[1]:
-        raise ValueError(
-            f"Fault {text!r}: the first argument must lie between {row.limits[0]:g} and "
-            f"{row.limits[1]:g}. {row.meaning}."
-        )
-    return Fault(match["name"], args)
-
-
-def _unknown(text: str) -> str:
-    name = text.removeprefix("fault-").partition("-")[0]
-    near = difflib.get_close_matches(name, _ROWS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"There is no fault {text!r}.{hint} Known faults: {', '.join(sorted(_ROWS))}."
-
-
-def fault_of_model(model: str) -> Fault | None:
-    """Return the fault that a model's name asks for, None for an ordinary name. Raises ValueError
-    like `parse_fault`.
-    """
-    if not model.startswith("fault-") and not _BARE.fullmatch(model):
-        return None
-    fault = parse_fault(model)
-    if goes_by_time(fault):
-        raise ValueError(
-            f"Fault {fault.name!r} applies to the whole server; put it in a script. "
-            f"{FAULTS[fault.name]}."
-        )
-    return fault
-
-
-def goes_by_time(fault: Fault) -> bool:
-    """Return whether the fault applies to the whole server, so that no single call can have it."""
-    return _ROWS[fault.name].by_time
 
 
 def change_draft(draft: ReplyDraft, faults: Sequence[Fault], context: FaultContext) -> ReplyDraft:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from slipway.providers.mock.faults import Fault, FaultContext, goes_by_time, parse_fault
+from slipway.providers.mock.fault_names import goes_by_time, parse_fault
+from slipway.providers.mock.faults import Fault, FaultContext
 from slipway.settings.values import seconds
 
 FORM = (

@@ -19,17 +19,11 @@ from slipway.providers.mock.chat_request import ChatBody
 from slipway.providers.mock.connection import MockConnection
 from slipway.providers.mock.continuing import CONTINUES
 from slipway.providers.mock.engine_metrics import ENGINES, EngineCounts
-from slipway.providers.mock.faults import (
-    Fault,
-    FaultContext,
-    change_draft,
-    change_reply,
-    failed,
-    fault_of_model,
-    refusal,
-)
+from slipway.providers.mock.fault_names import fault_of_model
+from slipway.providers.mock.faults import Fault, FaultContext, change_draft, change_reply
 from slipway.providers.mock.invoice import CallBill, Invoice, as_csv
 from slipway.providers.mock.listening import Listener, tls_context
+from slipway.providers.mock.refusals import failed, refusal
 from slipway.providers.mock.reply import (
     MockReply,
     bill_of,
