@@ -7,7 +7,6 @@ what.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -33,6 +32,7 @@ from slipway.knowledge.search_slots import SearchSlots
 from slipway.knowledge.searching import Search, SearchResult
 from slipway.knowledge.sync import Synchronizer
 from slipway.knowledge.versions import Versions
+from slipway.settings.environment import core_count
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
@@ -44,7 +44,7 @@ _NEEDED = ("chardet", "tantivy", "selectolax", "pypdfium2", "python_calamine", "
 OFF = "none"  # no embedding: search is by keywords only
 _RERANK_S = 1.0  # how long a reranker may take
 # For all searches in this process; one more than cores, since each waits a little for the others
-_SEARCH_SLOTS = SearchSlots((os.cpu_count() or 1) + 1)
+_SEARCH_SLOTS = SearchSlots(core_count() + 1)
 _REFRESHES = 3  # how often a question waits for changed files
 
 

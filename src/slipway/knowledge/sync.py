@@ -15,6 +15,7 @@ from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.documents_state import DocumentsCount
 from slipway.knowledge.freshness import stamp
+from slipway.settings.environment import core_count
 
 log = logging.getLogger("slipway")
 _LOOK_AGAIN_S = 60.0  # finds changes that the system does not report, as on network drives
@@ -68,7 +69,7 @@ class Synchronizer:
     def embed(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
         """Make the missing vectors on all processors; block until done. Return how many were made."""
         return (
-            self.dense.embed(report, threads=os.cpu_count() or 1)
+            self.dense.embed(report, threads=core_count())
             if self.dense and self.dense.open()
             else 0
         )

@@ -1,6 +1,5 @@
 """What the machine gives: disk, memory, open files, cores, clock, Python."""
 
-import os
 import shutil
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from slipway.readiness.deployment import DeploymentToCheck, in_thread
 from slipway.readiness.rows import Check, CheckRow
+from slipway.settings.environment import core_count
 from slipway.store import file_of
 from slipway.weights import folder, found, known
 
@@ -144,7 +144,7 @@ def weights_mib(name: str) -> float:
 
 async def cores(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
     """Compare the number of workers with the cores of this machine."""
-    workers, there = deployment.settings.listen.workers, len(os.sched_getaffinity(0))
+    workers, there = deployment.settings.listen.workers, core_count()
     looked_at = "listen.workers"
     if workers > there:
         return [

@@ -20,9 +20,15 @@ def for_child(passed: tuple[str, ...] | None = None) -> dict[str, str]:
     return {**found, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def thread_count() -> int:
-    """Return OMP_NUM_THREADS if it is set, as numerical libraries do; else the number of cores that
-    this process may use.
+def core_count() -> int:
+    """Return how many cores this process may use; on systems that do not say, such as macOS, how
+    many there are.
     """
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable is not None else os.cpu_count() or 1
+
+
+def thread_count() -> int:
+    """Return OMP_NUM_THREADS if it is set, as numerical libraries do; else `core_count()`."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))
+    return int(wanted) if wanted.isdigit() and int(wanted) else core_count()
