@@ -307,3 +307,35 @@ def test_limits_change_while_the_server_runs_and_keep_their_counts(tmp_path: Pat
         until(lambda: "limits changed" in server.log or "keys changed" in server.log)
         assert [ask(server).status_code for _ in range(2)] == [200, 402]
     assert Decimal("0.03") == len(mock.requests) * Decimal("0.01")
+
+
+def test_a_budget_counts_calls_that_began_before_it_and_while_it_was_gone(tmp_path: Path) -> None:
+    """Each call costs 0.01 USD; the first one runs while the budget is made."""
+
+    def change(limits: dict[str, Any] | None) -> None:
+        (file,) = tmp_path.glob("settings-*.yaml")
+        settings, applied = json.loads(file.read_text()), server.log.count("settings applied")
+        settings["keys"][0]["limits"] = limits
+        file.write_text(json.dumps(settings))
+        until(lambda: server.log.count("settings applied") > applied)
+
+    def spent() -> str:
+        budgets = server.get("/v1/usage", headers=AUTH).json()["budgets"]
+        return str(budgets[0]["spent_usd"])
+
+    with (
+        mocking(text=SAYS, ttft_s=1.5) as mock,
+        limited(tmp_path, mock, {"rpm": 1000}) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        running = pool.submit(ask, server)
+        until(lambda: len(mock.requests) == 1)
+        change({"usd_per_day": "0.02"})
+        assert spent() == "0"
+        assert running.result().status_code == 200
+        assert spent() == "0.01"
+        change(None)
+        assert ask(server).status_code == 200
+        change({"usd_per_day": "0.02"})
+        assert spent() == "0.02"
+        assert ask(server).status_code == 402

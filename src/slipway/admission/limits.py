@@ -248,6 +248,8 @@ class Meters:
 
     def __init__(self) -> None:
         self.all: dict[tuple[Scope, str], Meter] = {}
+        # those whose limits have changed meanwhile: calls that began before them count, too
+        self.late: dict[tuple[Scope, str], Meter] = {}
         self._waiting = deque[asyncio.Future[None]]()
 
     def meter(self, scope: Scope, name: str) -> Meter:

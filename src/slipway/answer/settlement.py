@@ -232,15 +232,18 @@ class Tally:
         usage, candidate, asker = took.usage, took.candidate, self.asker
         model, rates = candidate.model, candidate.rates
         cost = ledger.cost_of(rates, usage) if took.is_charged else 0
+        at = time.time()  # before it is counted: budgets that begin now read the ledger until now
         if took.reserved:
             hold = self._holds.pop(took.reserved)
             hold.settle(usage.input_tokens + usage.output_tokens, cost)
+        if self.grant is not None and self.grant.has_late and cost:
+            self.grant.spend_late(asker, self.app, cost, is_settled=bool(took.reserved))
         if self.cost is not None:
             self.cost = None if cost is None else self.cost + cost
         row = LedgerRow(
             id=took.reserved or new_row_id("call"),
             answer=self.id,
-            at=time.time(),
+            at=at,
             owner=asker.owner,
             tenant=asker.tenant,
             app=self.app,
