@@ -457,16 +457,20 @@ def test_old_rows_are_pruned_and_the_ledger_only_if_asked(
         with closing(open_records(Settings(store=address))) as store:
             filled(store)
             store.keys.revoke("key-1", NOON)
-        counted = command(address, tmp_path, "prune", "--ledger", "1d", "--dry-run", "--json")
+        counted = command(address, tmp_path, "prune", "--ledger", "31d", "--dry-run", "--json")
         assert json.loads(counted.stdout)["ledger"] == 2_501
         done = command(address, tmp_path, "prune", "--keys", "1d", "--json")
         assert json.loads(done.stdout) == {"answers": 1, "shares": 0, "keys": 1}
-        done = command(address, tmp_path, "prune", "--ledger", "1d", "--json")
+        done = command(address, tmp_path, "prune", "--ledger", "31d", "--json")
         assert json.loads(done.stdout)["ledger"] == 2_501
         rows = dumped(address)
         assert [rows["ledger"], rows["keys"], rows["key_hashes"]] == [[], [], []]
     refused = command(addresses["sqlite"], tmp_path, "prune", "--ledger=-1d")
     assert "--ledger: `-1d` is not a duration" in refused.stderr
+    refused = command(addresses["sqlite"], tmp_path, "prune", "--ledger", "730")
+    assert "--ledger: `730` has no unit; write `730d` if it means days" in refused.stderr
+    refused = command(addresses["sqlite"], tmp_path, "prune", "--ledger", "7d")
+    assert "--ledger: `7d` is less than 31 days" in refused.stderr
 
 
 def test_a_postgresql_that_cannot_be_used_is_refused_with_the_fix(

@@ -15,7 +15,7 @@ import msgspec
 from slipway.errors import BadRequest, Conflict, NotFound
 from slipway.key_limits import changed_limits
 from slipway.settings import Allowance, Settings
-from slipway.settings.values import seconds
+from slipway.settings.values import duration
 from slipway.store import KeyHash, Keys, SavedKey
 from slipway.types import Asker, Record
 
@@ -184,7 +184,7 @@ class KeyDesk:
     def rotate(self, key_id: str, grace: str = GRACE) -> MadeKey:
         """Replace a key by another secret with the same rights; the old one ends after `grace`."""
         try:
-            grace_s = seconds(grace)
+            grace_s = duration(grace)
         except ValueError as error:
             raise BadRequest(f"`grace`: {error}.", param="grace") from None
         if grace_s > MOST_GRACE_S:
@@ -263,7 +263,7 @@ def end_of(text: str, now: float) -> float:
         elif plain.startswith("-"):
             end = now - 1
         else:
-            end = now + seconds(plain)
+            end = now + duration(plain)
     except (ValueError, OverflowError):
         raise BadRequest(
             f"`expires`: `{text[:50]}` is neither a duration nor a day.", fix, param="expires"

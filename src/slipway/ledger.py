@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from slipway.prices import PICO, Rates
-from slipway.settings.values import seconds
+from slipway.settings.values import duration
 from slipway.types import CallKind, Record, Usage
 
 AUDIO_MINUTE = 60_000  # milliseconds
@@ -201,7 +201,9 @@ def moment(since: str | None) -> float:
     except ValueError:
         pass
     try:
-        return time.time() - seconds(since)
-    except ValueError:
+        return time.time() - duration(since)
+    except ValueError as error:
+        if "unit" in str(error):
+            raise
         what = f"`{since[:100]}` is neither a duration nor a day; write `7d` or `2026-01-31`"
         raise ValueError(what) from None
