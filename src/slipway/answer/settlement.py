@@ -186,12 +186,20 @@ class Tally:
         if grant is None:
             return ""
         asked = candidate.health.token_counts.input_tokens(size.input)
+        if size.other:
+            asked = candidate.most_input(asked + size.other)
         most = size.output
         if most is None:
             most = candidate.most_output(asked) * size.choices
         free = model.kind == "local"  # it runs here
-        amount = 0 if free else ledger.most_cost(candidate.rates, asked, most)
+        audio = min(size.audio, asked)
+        amount = ledger.most_cost(candidate.rates, asked, most, audio=audio, makes=size.makes)
+        amount = 0 if free else amount
         need = Need(model=model.name, tokens=asked + most, amount=amount)
+        if amount is None and candidate.rates is not None:
+            need = msgspec.structs.replace(
+                need, part="images of " if size.makes == "images" else "audio of "
+            )
         hold, id_ = grant.try_hold(need) or await grant.hold(need, within_s), new_row_id("call")
         self._holds[id_] = hold
         if grant.limits_money and not free:
