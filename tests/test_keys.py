@@ -221,6 +221,12 @@ def test_the_first_key_closes_a_server_without_keys(tmp_path: Path) -> None:
             site.command("revoke", made["id"])
             settle(site, made["key"], 401)
             assert server.chat("mock-model").status_code == 401
+            config = str(tmp_path / "slipway.yaml")
+            prune = ["store", "prune", "--keys", "0s", "--config", config]
+            assert "1 row deleted" in CliRunner().invoke(main, prune).output
+            auth = {"authorization": f"Bearer {made['key']}"}
+            until(lambda: "revoked" not in server.get("/v1/models", headers=auth).text)
+            assert server.chat("mock-model").status_code == 401
 
 
 def test_a_public_address_is_served_with_keys_of_the_store_alone(tmp_path: Path) -> None:

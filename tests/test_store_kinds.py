@@ -5,6 +5,7 @@ import json
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -399,9 +400,10 @@ def edited(file: Path, **head: Any) -> Path:
     """Write a copy of a backup with other values in its first line."""
     with gzip.open(file, "rt") as lines:
         first, *rest = lines.readlines()
-    with gzip.open(file.with_suffix(".edited"), "wt") as out:
+    to = file.with_suffix(f".{'-'.join(head)}")
+    with gzip.open(to, "wt") as out:
         out.writelines([json.dumps({**json.loads(first), **head}) + "\n", *rest])
-    return file.with_suffix(".edited")
+    return to
 
 
 def test_a_backup_that_cannot_be_used_is_refused_and_changes_nothing(
@@ -418,7 +420,13 @@ def test_a_backup_that_cannot_be_used_is_refused_and_changes_nothing(
         out.writelines(lines.readlines()[:-1])
     text = tmp_path / "text"
     text.write_text("hello")
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(file.read_bytes()[:10] + b"\xff" * 40)  # behind the head of gzip
+    with pytest.raises(zlib.error), gzip.open(damaged) as lines:
+        lines.read()
     for bad, says in (
+        (damaged, "this is no backup, or it is damaged"),
+        (edited(file, schema="9"), "this is no backup, or it is damaged (its first line)"),
         (edited(file, schema=9999, version="9.0"), "Slipway 9.0 made this backup (schema 9999)"),
         (cut, "its end is missing"),
         (short, "its end is missing"),

@@ -80,8 +80,18 @@ class KeyTable:
         self.read_at: float | None = None
         self.is_unknown = False  # the store cannot be read, and nobody knows what it holds
 
-    def replace(self, version: int, keys: Iterable[SavedKey], hashes: Iterable[KeyHash]) -> None:
-        """Take over what the store holds, in one step; any thread may call it."""
+    def replace(
+        self,
+        version: int,
+        keys: Iterable[SavedKey],
+        hashes: Iterable[KeyHash],
+        *,
+        is_copy: bool = False,
+    ) -> None:
+        """Take over what the store holds, in one step; any thread may call it.
+
+        The store may have another version than that of a copy (`is_copy`).
+        """
         by_id = {key.id: key for key in keys}
         now = time.time()
         askers = {
@@ -93,7 +103,8 @@ class KeyTable:
             if asker.ends_at is None or asker.ends_at > now - SHOWN_S
         }
         self.limits = limits_in(by_id.values())
-        self.exists, self.version, self.read_at = bool(by_id), version, now
+        self.exists = bool(by_id) or version > 0  # keys that have ended may be deleted later
+        self.version, self.read_at = -1 if is_copy else version, now
         self.is_unknown = False
         self.revision += 1
 
