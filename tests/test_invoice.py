@@ -17,6 +17,8 @@ import httpx
 import pytest
 
 from processes import Serving, mocking, run, serving
+from slipway.commands.ledger_reconcile import read_invoice, reconcile
+from slipway.ledger import LedgerRow
 from slipway.providers.mock import MockServer
 from slipway.providers.mock.invoice import as_csv
 from slipway.settings import Settings
@@ -201,6 +203,12 @@ def test_each_difference_is_named(tmp_path: Path) -> None:
         rows[0]["output_tokens"], rows[0]["cost_usd"] = "13", "0.000021"
         rows[1]["id"] = "chatcmpl-unknown"
 
+    refused = run(
+        *("ledger", "reconcile", str(tmp_path / "invoice.csv"), "--config", config),
+        *("--since", "2026-02-01", "--until", "2026-01-01"),
+        cwd=tmp_path,
+    )
+    assert (refused.returncode, "--until: it is not after" in refused.stderr) == (2, True)
     text = reconcile(written(tmp_path, dearer))
     assert "13 tokens instead of" in text
     assert "line 3, chatcmpl-unknown, plain: not in the ledger" in text
@@ -225,6 +233,12 @@ def test_each_difference_is_named(tmp_path: Path) -> None:
         ('model,cost_usd\nm,"0,28"\n', "`0,28` is no amount; write USD with a point"),
         ("model,cost_usd\nm,1.2.3\n", "invoice.csv:2: `1.2.3` is no amount; write USD"),
         ("model,cost_usd,input_tokens\nm,1,-4\n", "`-4` is no number of tokens"),
+        (
+            "model,day,cost_usd\nm,11/01/2026,1\n",
+            "`11/01/2026` is no day; write it as `2026-01-31`",
+        ),
+        ("model,cost_usd\n,1\n", "invoice.csv:2: it names neither a call (`id`) nor a `model`"),
+        ("model;cost_usd\nm;1\n", "its values are separated by `;`; save it with commas"),
         ("model,cost_usd\n", "it has no lines below its head"),
         ("", "it has none"),
     ],
@@ -237,6 +251,32 @@ def test_an_invoice_that_cannot_be_read_is_refused_with_the_fix(
     refused = run("ledger", "reconcile", str(file), cwd=tmp_path)
     assert refused.returncode == 2, refused.stdout
     assert says in refused.stderr
+
+
+def test_a_call_that_costs_nothing_may_be_on_an_invoice(tmp_path: Path) -> None:
+    free = LedgerRow(
+        id="call-1",
+        answer="ans-1",
+        at=1.0,
+        owner="k",
+        tenant="t",
+        app="m",
+        model="m",
+        provider="openai",
+        zone="default",
+        kind="first",
+        upstream="chatcmpl-1",
+        cost=0,
+    )
+    file = tmp_path / "invoice.csv"
+    file.write_text("id,model,cost_usd\nchatcmpl-1,m,0.00\n")
+    assert reconcile(read_invoice(file), [free], {}).differences == ()
+    file.write_text("id,model,cost_usd\nchatcmpl-1,m,0.01\n")
+    (found,) = reconcile(read_invoice(file), [free], {}).differences
+    assert (found.what, found.invoice_usd, found.ledger_usd) == ("another amount", "0.01", "0")
+    file.write_text("id,model,cost_usd\nchatcmpl-2,m,0.01\n")
+    (found,) = reconcile(read_invoice(file), [free], {}).differences
+    assert found.what == "not in the ledger"
 
 
 def test_the_mock_charges_for_a_whole_answer_however_late_it_comes() -> None:

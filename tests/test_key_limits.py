@@ -127,6 +127,7 @@ def test_commands_show_the_limits(site: Site) -> None:
         ({"answers": 2.5}, "`limits.answers`: `2.5` is not a whole number"),
         ({"answers": True}, "`limits.answers`: `True` is not a whole number"),
         ({"usd_per_day": -5}, "`limits.usd_per_day`: `-5` is not a budget"),
+        ({"usd_per_day": "0.0000001"}, "`limits.usd_per_day`: `0.0000001` is not a budget"),
         ({"usd_per_day": "a lot"}, "`limits.usd_per_day`: `a lot` is not a budget"),
         ({"usd_per_month": 10**12}, "`limits.usd_per_month`: `1000000000000` is not a budget"),
         ({"usd_per_day": 9, "usd_per_month": 5}, "`limits.usd_per_day`: `9` is more than"),

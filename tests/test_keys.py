@@ -185,6 +185,7 @@ def test_a_stream_is_finished_although_its_key_is_revoked_meanwhile(site: Site) 
         ("expires", "2020-01-31", "is in the past"),
         ("expires", "2027-02-30", "neither a duration nor a day"),
         ("expires", "soon", "neither a duration nor a day"),
+        ("expires", "90", "neither a duration nor a day"),
         ("expires", "99999999999d", "more than 100 years ahead"),
         ("name", "x" * 201, "at most 200 printable characters"),
         ("scope", "all", "`scope`"),
@@ -201,6 +202,8 @@ def test_a_mistake_on_the_command_line_is_named(site: Site) -> None:
     assert "no key has the tenant `acne` so far" in site.refused("create", "--tenant", "acne")
     assert "there is no key `key-1`" in site.refused("revoke", "key-1").lower()
     assert "is not a duration" in site.refused("rotate", "key-1", "--grace", "-1h")
+    assert "`24` has no unit" in site.refused("rotate", "key-1", "--grace", "24")
+    assert "do not expire" in site.refused("create", "--line", "--expires", "90d")
     assert "longer than 90 days" in site.refused("rotate", "key-1", "--grace", "91d")
 
 
@@ -217,6 +220,12 @@ def test_the_first_key_closes_a_server_without_keys(tmp_path: Path) -> None:
             assert status(server, made["key"]) == 200
             site.command("revoke", made["id"])
             settle(site, made["key"], 401)
+            assert server.chat("mock-model").status_code == 401
+            config = str(tmp_path / "slipway.yaml")
+            prune = ["store", "prune", "--keys", "0s", "--config", config]
+            assert "1 row deleted" in CliRunner().invoke(main, prune).output
+            auth = {"authorization": f"Bearer {made['key']}"}
+            until(lambda: "revoked" not in server.get("/v1/models", headers=auth).text)
             assert server.chat("mock-model").status_code == 401
 
 

@@ -127,6 +127,10 @@ def test_a_time_that_cannot_be_understood_is_refused_with_the_fix(books: Books) 
     refused = run("ledger", "report", "--config", books.config, "--since", "last week")
     assert refused.returncode == 2
     assert "--since: `last week` is neither a duration nor a day; write `7d`" in refused.stderr
+    refused = run("ledger", "report", "--config", books.config, "--since", "7")
+    assert "--since: `7` has no unit; write `7d` if it means days" in refused.stderr
+    empty = run("ledger", "report", "--config", books.config, "--tenant", "acne")
+    assert "Nothing is in the ledger of the tenant `acne` for this time." in empty.stdout
 
 
 def test_a_key_sees_its_own_spending_and_an_admin_key_all(books: Books) -> None:

@@ -307,3 +307,79 @@ def test_limits_change_while_the_server_runs_and_keep_their_counts(tmp_path: Pat
         until(lambda: "limits changed" in server.log or "keys changed" in server.log)
         assert [ask(server).status_code for _ in range(2)] == [200, 402]
     assert Decimal("0.03") == len(mock.requests) * Decimal("0.01")
+
+
+def test_a_budget_counts_calls_that_began_before_it_and_while_it_was_gone(tmp_path: Path) -> None:
+    """Each call costs 0.01 USD; the first one runs while the budget is made."""
+
+    def change(limits: dict[str, Any] | None) -> None:
+        (file,) = tmp_path.glob("settings-*.yaml")
+        settings, applied = json.loads(file.read_text()), server.log.count("settings applied")
+        settings["keys"][0]["limits"] = limits
+        file.write_text(json.dumps(settings))
+        until(lambda: server.log.count("settings applied") > applied)
+
+    def spent() -> str:
+        budgets = server.get("/v1/usage", headers=AUTH).json()["budgets"]
+        return str(budgets[0]["spent_usd"])
+
+    with (
+        mocking(text=SAYS, ttft_s=1.5) as mock,
+        limited(tmp_path, mock, {"rpm": 1000}) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        running = pool.submit(ask, server)
+        until(lambda: len(mock.requests) == 1)
+        change({"usd_per_day": "0.02"})
+        assert spent() == "0"
+        assert running.result().status_code == 200
+        assert spent() == "0.01"
+        change(None)
+        assert ask(server).status_code == 200
+        change({"usd_per_day": "0.02"})
+        assert spent() == "0.02"
+        assert ask(server).status_code == 402
+
+
+BIG = "x" * 4000
+
+
+def said(**message: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "Hi", **message}]}
+
+
+@pytest.fixture(scope="module")
+def small_budget(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MockServer, Serving]]:
+    """Serve a key that may spend 0.06 USD a day."""
+    folder = tmp_path_factory.mktemp("small")
+    with mocking(text=SAYS) as mock, limited(folder, mock, {"usd_per_day": "0.06"}) as server:
+        yield mock, server
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"max_tokens": 1, "max_completion_tokens": 500}, "it may cost 0.501"),
+        ({"max_tokens": "9", "n": "7"}, "it may cost 0.064"),
+        ({"max_tokens": 9.0, "n": 7.0}, "it may cost 0.064"),
+        ({"prediction": {"type": "content", "content": BIG}}, "it may cost 1.0"),
+        (said(function_call={"name": "f", "arguments": BIG}), "it may cost 1.0"),
+        (said(reasoning_content=BIG), "it may cost 1.0"),
+        (said(content=[{"type": "file", "file": {"file_data": BIG}}]), "it may cost 1.0"),
+        (said(content=[{"type": "file", "file": {"file_id": "f"}}]), "it may cost 10.0"),
+        (
+            said(content=[{"type": "input_audio", "input_audio": {"data": BIG, "format": "mp3"}}]),
+            "The price of audio of `m` is unknown",
+        ),
+        ({"modalities": ["text", "audio"]}, "The price of audio of `m` is unknown"),
+        ({"modalities": ["image", "text"]}, "The price of images of `m` is unknown"),
+    ],
+)
+def test_whatever_a_request_may_take_is_reserved(
+    small_budget: tuple[MockServer, Serving], more: dict[str, Any], says: str
+) -> None:
+    mock, server = small_budget
+    refused = ask(server, **more)
+    assert refused.status_code == 402
+    assert says in refused.json()["error"]["message"]
+    assert not mock.requests

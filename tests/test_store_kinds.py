@@ -5,6 +5,7 @@ import json
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -399,9 +400,10 @@ def edited(file: Path, **head: Any) -> Path:
     """Write a copy of a backup with other values in its first line."""
     with gzip.open(file, "rt") as lines:
         first, *rest = lines.readlines()
-    with gzip.open(file.with_suffix(".edited"), "wt") as out:
+    to = file.with_suffix(f".{'-'.join(head)}")
+    with gzip.open(to, "wt") as out:
         out.writelines([json.dumps({**json.loads(first), **head}) + "\n", *rest])
-    return file.with_suffix(".edited")
+    return to
 
 
 def test_a_backup_that_cannot_be_used_is_refused_and_changes_nothing(
@@ -418,7 +420,13 @@ def test_a_backup_that_cannot_be_used_is_refused_and_changes_nothing(
         out.writelines(lines.readlines()[:-1])
     text = tmp_path / "text"
     text.write_text("hello")
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(file.read_bytes()[:10] + b"\xff" * 40)  # behind the head of gzip
+    with pytest.raises(zlib.error), gzip.open(damaged) as lines:
+        lines.read()
     for bad, says in (
+        (damaged, "this is no backup, or it is damaged"),
+        (edited(file, schema="9"), "this is no backup, or it is damaged (its first line)"),
         (edited(file, schema=9999, version="9.0"), "Slipway 9.0 made this backup (schema 9999)"),
         (cut, "its end is missing"),
         (short, "its end is missing"),
@@ -457,16 +465,20 @@ def test_old_rows_are_pruned_and_the_ledger_only_if_asked(
         with closing(open_records(Settings(store=address))) as store:
             filled(store)
             store.keys.revoke("key-1", NOON)
-        counted = command(address, tmp_path, "prune", "--ledger", "1d", "--dry-run", "--json")
+        counted = command(address, tmp_path, "prune", "--ledger", "31d", "--dry-run", "--json")
         assert json.loads(counted.stdout)["ledger"] == 2_501
         done = command(address, tmp_path, "prune", "--keys", "1d", "--json")
         assert json.loads(done.stdout) == {"answers": 1, "shares": 0, "keys": 1}
-        done = command(address, tmp_path, "prune", "--ledger", "1d", "--json")
+        done = command(address, tmp_path, "prune", "--ledger", "31d", "--json")
         assert json.loads(done.stdout)["ledger"] == 2_501
         rows = dumped(address)
         assert [rows["ledger"], rows["keys"], rows["key_hashes"]] == [[], [], []]
     refused = command(addresses["sqlite"], tmp_path, "prune", "--ledger=-1d")
     assert "--ledger: `-1d` is not a duration" in refused.stderr
+    refused = command(addresses["sqlite"], tmp_path, "prune", "--ledger", "730")
+    assert "--ledger: `730` has no unit; write `730d` if it means days" in refused.stderr
+    refused = command(addresses["sqlite"], tmp_path, "prune", "--ledger", "7d")
+    assert "--ledger: `7d` is less than 31 days" in refused.stderr
 
 
 def test_a_postgresql_that_cannot_be_used_is_refused_with_the_fix(

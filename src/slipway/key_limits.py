@@ -9,7 +9,7 @@ import msgspec
 
 from slipway.errors import BadRequest
 from slipway.settings import Allowance
-from slipway.settings.checks import MOST_BUDGET
+from slipway.settings.checks import LEAST_BUDGET, MOST_BUDGET
 from slipway.settings.keys import AtLimit
 
 # the largest number of each limit, as in the settings
@@ -73,8 +73,8 @@ def amount(name: str, text: str) -> Decimal:
         usd = Decimal(text) if _AMOUNT.fullmatch(text) else None
     except InvalidOperation:
         usd = None
-    if usd is None or not 0 < usd <= MOST_BUDGET:
-        what = f"`{text[:50]}` is not a budget of more than 0 and at most {MOST_BUDGET} USD."
+    if usd is None or not LEAST_BUDGET <= usd <= MOST_BUDGET:
+        what = f"`{text[:50]}` is not a budget from {LEAST_BUDGET:f} to {MOST_BUDGET} USD."
         raise refused(name, what, f"Write USD, such as `5` or `0.50`, or `{NONE}` for no limit.")
     return usd
 
@@ -90,4 +90,4 @@ def described(limits: Allowance | None) -> Iterator[str]:
         for name in FIELDS:
             value = getattr(limits, name)
             if value is not None and (name != "at_limit" or value != Allowance().at_limit):
-                yield f"{name} {value}"
+                yield f"{name} {value:f}" if isinstance(value, Decimal) else f"{name} {value}"

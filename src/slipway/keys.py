@@ -15,7 +15,7 @@ import msgspec
 from slipway.errors import BadRequest, Conflict, NotFound
 from slipway.key_limits import changed_limits
 from slipway.settings import Allowance, Settings
-from slipway.settings.values import seconds
+from slipway.settings.values import duration
 from slipway.store import KeyHash, Keys, SavedKey
 from slipway.types import Asker, Record
 
@@ -80,8 +80,18 @@ class KeyTable:
         self.read_at: float | None = None
         self.is_unknown = False  # the store cannot be read, and nobody knows what it holds
 
-    def replace(self, version: int, keys: Iterable[SavedKey], hashes: Iterable[KeyHash]) -> None:
-        """Take over what the store holds, in one step; any thread may call it."""
+    def replace(
+        self,
+        version: int,
+        keys: Iterable[SavedKey],
+        hashes: Iterable[KeyHash],
+        *,
+        is_copy: bool = False,
+    ) -> None:
+        """Take over what the store holds, in one step; any thread may call it.
+
+        The store may have another version than that of a copy (`is_copy`).
+        """
         by_id = {key.id: key for key in keys}
         now = time.time()
         askers = {
@@ -93,7 +103,8 @@ class KeyTable:
             if asker.ends_at is None or asker.ends_at > now - SHOWN_S
         }
         self.limits = limits_in(by_id.values())
-        self.exists, self.version, self.read_at = bool(by_id), version, now
+        self.exists = bool(by_id) or version > 0  # keys that have ended may be deleted later
+        self.version, self.read_at = -1 if is_copy else version, now
         self.is_unknown = False
         self.revision += 1
 
@@ -184,7 +195,7 @@ class KeyDesk:
     def rotate(self, key_id: str, grace: str = GRACE) -> MadeKey:
         """Replace a key by another secret with the same rights; the old one ends after `grace`."""
         try:
-            grace_s = seconds(grace)
+            grace_s = duration(grace)
         except ValueError as error:
             raise BadRequest(f"`grace`: {error}.", param="grace") from None
         if grace_s > MOST_GRACE_S:
@@ -263,7 +274,7 @@ def end_of(text: str, now: float) -> float:
         elif plain.startswith("-"):
             end = now - 1
         else:
-            end = now + seconds(plain)
+            end = now + duration(plain)
     except (ValueError, OverflowError):
         raise BadRequest(
             f"`expires`: `{text[:50]}` is neither a duration nor a day.", fix, param="expires"

@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Literal
 
 from slipway.prices import PICO, Rates
-from slipway.settings.values import seconds
+from slipway.settings.values import duration
 from slipway.types import CallKind, Record, Usage
 
 AUDIO_MINUTE = 60_000  # milliseconds
@@ -124,15 +125,36 @@ def cost_of(rates: Rates | None, usage: Usage) -> int | None:
     )
 
 
-def most_cost(rates: Rates | None, input_tokens: int, output_tokens: int) -> int | None:
-    """Return what a call with so many tokens may cost at most; None if its price is unknown."""
+def most_cost(
+    rates: Rates | None,
+    input_tokens: int,
+    output_tokens: int,
+    *,
+    audio: int = 0,
+    makes: Literal["text", "audio", "images"] = "text",
+) -> int | None:
+    """Return what a call with so many tokens may cost at most; None if its price is unknown.
+
+    `audio` are the input tokens that are audio, and `makes` says what the output may be.
+    """
     if rates is None:
         return None
     for tier in rates.tiers:  # the highest first
         if input_tokens > tier.above:
             rates = tier
             break
-    return rates.request + input_tokens * rates.most_input + output_tokens * rates.most_output
+    if not audio and makes == "text":  # nearly always
+        return rates.request + input_tokens * rates.most_input + output_tokens * rates.most_output
+    made = {"text": 0, "audio": rates.audio_output, "images": rates.image_output}[makes]
+    heard = rates.audio_input if audio else 0
+    if made is None or heard is None:
+        return None
+    return (
+        rates.request
+        + (input_tokens - audio) * rates.most_input
+        + audio * max(heard, rates.most_input)
+        + output_tokens * max(made, rates.most_output)
+    )
 
 
 def needs_unknown(rates: Rates, usage: Usage) -> bool:
@@ -201,7 +223,9 @@ def moment(since: str | None) -> float:
     except ValueError:
         pass
     try:
-        return time.time() - seconds(since)
-    except ValueError:
+        return time.time() - duration(since)
+    except ValueError as error:
+        if "unit" in str(error):
+            raise
         what = f"`{since[:100]}` is neither a duration nor a day; write `7d` or `2026-01-31`"
         raise ValueError(what) from None

@@ -129,6 +129,28 @@ class Grant:
         if self._shared is not None:
             await self._shared.enter(self.meters, self._entries)
 
+    def spend_late(self, asker: Asker, app: str, cost: int, *, is_settled: bool) -> None:
+        """Count the cost of a call in the budgets that were made or changed while it ran.
+
+        If `is_settled`, the meters of this grant have it already.
+        """
+        admission, found = self._admission, list[Meter]()
+        scopes: tuple[tuple[Scope, str], ...] = (
+            *(("key", asker.owner), ("tenant", asker.tenant), ("app", app)),
+        )
+        for scope in scopes:
+            meter = admission.meters.late.get(scope)
+            if meter is not None and not (is_settled and meter in self.meters):
+                meter.settle(0, cost, periods_now())
+                found.append(meter)
+        if found and admission.shared is not None:
+            admission.shared.touch(found)
+
+    @property
+    def has_late(self) -> bool:
+        """Return whether limits have changed since the start."""
+        return bool(self._admission.meters.late)
+
     def rate_lines(self) -> bytes:
         """Return the lines of the `x-ratelimit-*` headers; empty if no limit of them is set."""
         return rate_lines(self.meters) if self.meters else b""
@@ -190,15 +212,19 @@ class Admission(KnownKeys):
         for scope in {*before, *self._limited} if self._in_force else ():
             limits = self._limited.get(scope, Allowance())
             if limits != before.get(scope):
-                self.meters.meter(*scope).set_limits(limits)
+                self._change(self.meters.meter(*scope), limits)
+
+    def _change(self, meter: Meter, limits: Allowance) -> None:
+        """Change the limits of a meter, which counts from now on whatever is spent."""
+        if limits != meter.allowance:
+            self.meters.late[meter.scope, meter.name] = meter
+            meter.set_limits(limits)
 
     def use_limits(self) -> None:
         """Set the limits of the meters; call it when these settings come into force."""
         self._in_force = True
-        for key, meter in self.meters.all.items():
-            meter.set_limits(self._limited.get(key, Allowance()))
-        for scope, name in self._limited:
-            self.meters.meter(scope, name).set_limits(self._limited[scope, name])
+        for scope in {*self.meters.all, *self._limited}:
+            self._change(self.meters.meter(*scope), self._limited.get(scope, Allowance()))
 
     may_call = staticmethod(may_call)
     check_call = staticmethod(check_call)
@@ -313,16 +339,35 @@ class Admission(KnownKeys):
         return [meter for meter in found if not meter.is_loaded]
 
 
-def load_spent(meters: Iterable[Meter], spent: Callable[[Scope, float], Mapping[str, int]]) -> None:
-    """Begin budgets with what the ledger has: `spent(scope, since)` gives it by name."""
-    periods = periods_now()
-    found: dict[tuple[Scope, float], Mapping[str, int]] = {}
-    for meter in meters:
-        for budget, since in ((meter.day, periods.day), (meter.month, periods.month)):
-            if (meter.scope, since) not in found:
-                found[meter.scope, since] = spent(meter.scope, since)
-            budget.roll(periods)
-            budget.spent = found[meter.scope, since].get(meter.name, 0)
+Spent = Callable[[Scope, float, float | None], Mapping[str, int]]
+
+
+def load_spent(
+    meters: Meters, new: Iterable[Meter], spent: Spent, *, is_running: bool = True
+) -> None:
+    """Begin budgets with what the ledger has: `spent(scope, since, until)` gives it by name.
+
+    If answers are in progress (`is_running`), what they spend meanwhile is counted in memory, and
+    what was spent before is read.
+    """
+    new = list(new)
+    if is_running:
+        meters.late |= {(meter.scope, meter.name): meter for meter in new}
+    while True:
+        periods = periods_now()
+        for meter in new:
+            meter.roll(periods)
+        counted = [(meter.day.spent, meter.month.spent) for meter in new]
+        until = time.time() if is_running else None
+        of_days, of_months = (
+            {scope: spent(scope, since, until) for scope in {meter.scope for meter in new}}
+            for since in (periods.day, periods.month)
+        )
+        if periods_now() is periods:
+            break
+    for meter, (in_day, in_month) in zip(new, counted, strict=True):
+        meter.day.spent += of_days[meter.scope].get(meter.name, 0) - in_day
+        meter.month.spent += of_months[meter.scope].get(meter.name, 0) - in_month
         meter.is_loaded = True
 
 

@@ -31,11 +31,14 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class Need(Record, frozen=True, kw_only=True, gc=False):
-    """What a call may take at most. `amount` is in picodollars; None if the price is unknown."""
+    """What a call may take at most. `amount` is in picodollars; None if the price is unknown,
+    perhaps only that of a `part`, such as `audio of `.
+    """
 
     model: str
     tokens: int
     amount: int | None
+    part: str = ""
 
 
 class OthersUse(Record, frozen=True, kw_only=True):
@@ -156,7 +159,7 @@ class Meter:
             what = f"What {self.who} has spent is not known yet: the store cannot be read."
             raise self.marked(BudgetUnknown(what, retry_after_s=BUSY_S))
         if need.amount is None:
-            what = f"The price of `{need.model}` is unknown, so the budget of {self.who}"
+            what = f"The price of {need.part}`{need.model}` is unknown, so the budget of {self.who}"
             raise self.marked(NotPriced(f"{what} cannot limit it.", model=need.model))
         for budget in (self.day, self.month):
             left = budget.left()
@@ -248,6 +251,8 @@ class Meters:
 
     def __init__(self) -> None:
         self.all: dict[tuple[Scope, str], Meter] = {}
+        # those whose limits have changed meanwhile: calls that began before them count, too
+        self.late: dict[tuple[Scope, str], Meter] = {}
         self._waiting = deque[asyncio.Future[None]]()
 
     def meter(self, scope: Scope, name: str) -> Meter:

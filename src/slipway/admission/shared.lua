@@ -4,12 +4,15 @@
 -- that comes twice does no harm. `spare` is what a server may use more if it cannot ask: nobody else
 -- gets it until that server has said that it heard otherwise (`allowed` is what it believes now).
 -- Names of servers begin with that of their store: `base` has what each store's ledger has beside
--- what its servers say, such as calls that a server made on its share just before it was killed.
+-- what its servers say, such as calls that a server made on its share just before it was killed. `begun`
+-- has by store what a ledger gave to `base`, and which servers had not been heard by then: what they
+-- say later is in that ledger already.
 -- Record: seq, at, day, month, stale, requests, tokens, answers, held, day's USD, month's USD,
 -- spare (requests, tokens, answers, day's USD, month's USD). Amounts are picodollars.
 -- Lua's numbers are exact up to 2^53: 9,007 USD; above that, to a ten-billionth of the amount.
 
-local DEAD, GRACE, TIGHT, GAP, MINUTE, KEPT = 5000, 2000, 1000, 1500, 61000, 32 * 86400000
+local DEAD, GRACE, TIGHT, SILENT, GAP = 5000, 2000, 1000, 1000, 1500
+local MINUTE, KEPT = 61000, 32 * 86400000
 local message = cmsgpack.unpack(ARGV[1])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -17,11 +20,12 @@ local me, day, month = message.me, message.day, message.month
 
 -- which servers are alive; after a pause of Redis itself, those that were alive before it
 local before = redis.call('HGETALL', KEYS[1])
-local servers, last, gap, resumed = {}, now, 0, 0
+local servers, last, gap, resumed, born = {}, now, 0, 0, now
 for i = 1, #before, 2 do
   if before[i] == '@last' then last = tonumber(before[i + 1])
   elseif before[i] == '@gap' then gap = tonumber(before[i + 1])
   elseif before[i] == '@resumed' then resumed = tonumber(before[i + 1])
+  elseif before[i] == '@born' then born = tonumber(before[i + 1])
   else servers[before[i]] = cmsgpack.unpack(before[i + 1]) end
 end
 if servers[me] and servers[me][2] >= message.seq then return cmsgpack.pack({old = true}) end
@@ -32,7 +36,7 @@ end
 local function alive(at)
   return now - at < DEAD or (now - resumed < DEAD and at > gap - DEAD)
 end
-redis.call('HSET', KEYS[1], '@last', now, me, cmsgpack.pack({now, message.seq}))
+redis.call('HSET', KEYS[1], '@last', now, '@born', born, me, cmsgpack.pack({now, message.seq}))
 redis.call('PEXPIRE', KEYS[1], KEPT)
 local count = 1
 for name, server in pairs(servers) do
@@ -47,11 +51,36 @@ local function save(meter, name, record)
   redis.call('HSET', meter.key, name, cmsgpack.pack(record))
 end
 
+local function spent_in(r)
+  return r[3] == day and r[10] or 0, r[4] == month and r[11] or 0
+end
+
+local function put_base(base, begun)
+  if begun[1] == day and base[1] == day then base[2] = math.max(begun[2], begun[3]) end
+  if begun[4] == month and base[3] == month then base[4] = math.max(begun[5], begun[6]) end
+end
+
+-- Take from `base` what a server has spent that was not heard before a ledger was read.
+local function take_back(meter, name, old, in_day, in_month)
+  local store = string.match(name, '^(.*):[^:]*$')
+  local begun, base = meter.begun[store], meter.base[store]
+  if not begun or not base then return end
+  local known = begun[7][name]
+  if old and old[5] ~= 1 and not known then return end
+  if not known and old then known = {spent_in(old)} end
+  known = known or {0, 0}
+  if begun[1] == day then begun[3] = begun[3] - math.max(0, in_day - known[1]) end
+  if begun[4] == month then begun[6] = begun[6] - math.max(0, in_month - known[2]) end
+  begun[7][name], meter.has_begun = nil, true
+  put_base(base, begun)
+end
+
 -- Add the servers that this one knew before Redis lost its data.
 local function merge(meter, entry)
   for name, record in pairs(entry.claims or {}) do
     local there = meter.records[name]
     if name ~= me and (not there or there[1] < record[1]) then
+      take_back(meter, name, there, spent_in(record))
       record[2], record[5] = now, 1
       save(meter, name, record)
     end
@@ -63,6 +92,12 @@ local function merge(meter, entry)
     for i = 2, 4, 2 do
       local there = meter.base[name]
       if there[i - 1] == known[i - 1] then there[i] = math.max(there[i], known[i]) end
+    end
+    local begun = meter.begun[name]
+    if begun then
+      if begun[1] == known[1] then begun[2] = math.max(begun[2], known[2]) end
+      if begun[4] == known[3] then begun[5] = math.max(begun[5], known[4]) end
+      meter.has_begun = true
     end
   end
   if mine[1] < day then mine[1], mine[2] = day, 0 end
@@ -95,33 +130,47 @@ local function add_up(meter)
   meter.others, meter.spare = others, spare
 end
 
--- Begin with what the ledger has, unless the servers with this store have spent as much.
+-- Begin with what the ledger has, unless the servers with this store have spent as much. What this
+-- one has spent until now, without a budget, is in the ledger, and no longer in its own numbers.
 local function begin(meter, ledger)
   local mine, prefix = meter.base[message.store], message.store .. ':'
-  local in_day, in_month = 0, 0
+  local in_day, in_month, silent = 0, 0, {}
   for name, r in pairs(meter.records) do
-    if string.sub(name, 1, #prefix) == prefix then
-      in_day = in_day + r[9] + (r[3] == day and r[10] or 0)
-      in_month = in_month + r[9] + (r[4] == month and r[11] or 0)
+    if name ~= me and string.sub(name, 1, #prefix) == prefix then
+      local spent_day, spent_month = spent_in(r)
+      in_day, in_month = in_day + r[9] + spent_day, in_month + r[9] + spent_month
+      if not servers[name] or now - servers[name][1] > SILENT then
+        silent[name] = {spent_day, spent_month}
+      end
     end
   end
-  mine[2] = math.max(mine[2], ledger[1] - in_day)
-  mine[4] = math.max(mine[4], ledger[2] - in_month)
+  local begun = meter.begun[message.store] or {0, 0, 0, 0, 0, 0}
+  if begun[1] ~= day then begun[1], begun[2], begun[3] = day, mine[2], 0 end
+  if begun[4] ~= month then begun[4], begun[5], begun[6] = month, mine[4], 0 end
+  begun[3] = math.max(begun[3], ledger[1] - in_day)
+  begun[6] = math.max(begun[6], ledger[2] - in_month)
+  begun[7] = silent
+  meter.begun[message.store], meter.has_begun = begun, true
+  put_base(mine, begun)
 end
 
 local function open(key, entry)
-  local meter = {key = key, entry = entry, own = entry.own, records = {}, base = {}, tight = 0}
+  local meter = {key = key, entry = entry, own = entry.own, records = {}, base = {}, begun = {}, tight = 0}
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
     if all[i] == 'base' then meter.base = cmsgpack.unpack(all[i + 1])
+    elseif all[i] == 'begun' then meter.begun = cmsgpack.unpack(all[i + 1])
     elseif all[i] == 'tight' then meter.tight = tonumber(all[i + 1])
     else meter.records[all[i]] = cmsgpack.unpack(all[i + 1]) end
   end
   meter.lost = entry.joined and not meter.records[me]
   if meter.lost then return meter end
   merge(meter, entry)
+  meter.unsure = now - born < GRACE  -- others may not have said yet what they use
   add_up(meter)
-  if entry.ledger then begin(meter, entry.ledger) end
+  if entry.ledger then begin(meter, entry.ledger)
+  else take_back(meter, me, meter.records[me], entry.own[5], entry.own[6]) end
+  if meter.has_begun then redis.call('HSET', key, 'begun', cmsgpack.pack(meter.begun)) end
   redis.call('HSET', key, 'base', cmsgpack.pack(meter.base))
   redis.call('PEXPIRE', key, KEPT)
   meter.before = {0, 0}
@@ -204,7 +253,7 @@ for i, meter in ipairs(meters) do
     })
     local others = meter.others
     others[5], others[6] = others[5] + meter.before[1], others[6] + meter.before[2]
-    replies[i] = {others = others, held_back = meter.spare, spare = spare, own = mine}
+    replies[i] = {others = others, spare = spare, own = mine, unsure = meter.unsure}
     if message.full then
       meter.records[me] = nil
       replies[i].base = {}

@@ -341,15 +341,17 @@ class SharedLimits:
             self.is_together = True
         is_today = sent["day"] == int(periods_now().day)
         news = [
-            self._heard(each, part, is_today=is_today)
-            for each, part in zip(meters, as_list(reply["meters"]), strict=True)
+            self._heard(each, part, entry["caps"], is_today=is_today)
+            for each, part, entry in zip(
+                meters, as_list(reply["meters"]), sent["meters"], strict=True
+            )
         ]
         for asked, result in zip(waiting, as_list(reply["asked"]), strict=True):
             self._decided(asked, result, meters)
         if any(news):
             self._meters.wake()
 
-    def _heard(self, each: SharedMeter, part: dict[str, Any], *, is_today: bool) -> bool:
+    def _heard(self, each: SharedMeter, part: dict[str, Any], caps: Any, *, is_today: bool) -> bool:
         """Take over what Redis says of a meter; return whether there may be more left now."""
         if part.get("lost"):  # Redis has lost its data: it hears what we know
             each.is_joined = False
@@ -360,7 +362,8 @@ class SharedLimits:
         allowed = [used + more for used, more in zip(own, spare, strict=True)]
         if each.allowed is not None and any(map(lt, allowed, each.allowed)):
             self._changed.add(each)  # the others get it when we have said that we know
-        each.allowed, each.has_share = allowed, any(spare)
+        each.allowed, each.has_share = allowed, any(spare) or bool(part.get("unsure"))
+        each.caps = whole(caps)
         if "base" in part:
             each.base = {text(name): whole(base) for name, base in as_list(part["base"])}
             each.records = {text(name): whole(record) for name, record in as_list(part["records"])}

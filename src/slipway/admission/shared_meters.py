@@ -46,9 +46,10 @@ class SharedMeter:
         self.meter = meter
         self.key = f"{PREFIX}:{meter.scope}:{meter.name}"
         self.used_at = time.monotonic()
-        self.has_share = False  # whether something is set aside for us
+        self.has_share = False  # whether something is set aside for us, or may be soon
         self.is_joined = False  # whether Redis has our numbers
         self.allowed: Numbers | None = None  # how much we may use without asking
+        self.caps: Numbers = self.limits()  # that `allowed` was given for
         self.records: dict[str, list[int]] = {}  # of the others, as last heard
         self.base: dict[str, list[int]] = {}  # by store: what its ledger has beside the servers'
         self.ledger: Numbers | None = None  # what the ledger has, until Redis knows it
@@ -69,7 +70,7 @@ class SharedMeter:
     def begin_money(self) -> None:
         """Take what the budgets were loaded with for what was spent before."""
         meter = self.meter
-        if not self._has_money and meter.limits_money and meter.is_loaded:
+        if not self._has_money and meter.is_loaded:
             self._has_money = True
             self.allowed = None  # it did not count this
             self._others = [meter.day.spent, meter.month.spent]
@@ -79,6 +80,7 @@ class SharedMeter:
     def own(self, now: float, periods: Periods) -> Numbers:
         """Return what this server uses: requests, tokens, answers, held, spent in day and month."""
         meter = self.meter
+        self.begin_money()
         meter.day.roll(periods)
         meter.month.roll(periods)
         for i, budget in enumerate((meter.day, meter.month)):
@@ -117,10 +119,14 @@ class SharedMeter:
     def usable(self, servers: int) -> Numbers:
         """Return what this server may use without asking.
 
-        If it has not heard what others use, no money: they may have spent all of it.
+        If it has not heard what others use, no money: they may have spent all of it. What a limit
+        was lowered by, each server takes from its share: the others may use all of theirs.
         """
         if self.allowed is not None:
-            return self.allowed
+            return [
+                allowed if NO_LIMIT in (before, cap) else allowed - max(0, before - cap)
+                for allowed, before, cap in zip(self.allowed, self.caps, self.limits(), strict=True)
+            ]
         return [max(0, cap) // servers for cap in self.limits()[:3]] + [0, 0]
 
 
@@ -145,7 +151,7 @@ def entry_of(
         "share": now - each.used_at < ACTIVE_S,
     }
     if each.allowed is not None:
-        entry["allowed"] = rounded(each.allowed)
+        entry["allowed"] = rounded(each.usable(1))
     if each.ledger is not None:
         entry["ledger"] = rounded(each.ledger)
     if not each.is_joined and each.records:

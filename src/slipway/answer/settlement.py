@@ -186,12 +186,20 @@ class Tally:
         if grant is None:
             return ""
         asked = candidate.health.token_counts.input_tokens(size.input)
+        if size.other:
+            asked = candidate.most_input(asked + size.other)
         most = size.output
         if most is None:
             most = candidate.most_output(asked) * size.choices
         free = model.kind == "local"  # it runs here
-        amount = 0 if free else ledger.most_cost(candidate.rates, asked, most)
+        audio = min(size.audio, asked)
+        amount = ledger.most_cost(candidate.rates, asked, most, audio=audio, makes=size.makes)
+        amount = 0 if free else amount
         need = Need(model=model.name, tokens=asked + most, amount=amount)
+        if amount is None and candidate.rates is not None:
+            need = msgspec.structs.replace(
+                need, part="images of " if size.makes == "images" else "audio of "
+            )
         hold, id_ = grant.try_hold(need) or await grant.hold(need, within_s), new_row_id("call")
         self._holds[id_] = hold
         if grant.limits_money and not free:
@@ -232,15 +240,18 @@ class Tally:
         usage, candidate, asker = took.usage, took.candidate, self.asker
         model, rates = candidate.model, candidate.rates
         cost = ledger.cost_of(rates, usage) if took.is_charged else 0
+        at = time.time()  # before it is counted: budgets that begin now read the ledger until now
         if took.reserved:
             hold = self._holds.pop(took.reserved)
             hold.settle(usage.input_tokens + usage.output_tokens, cost)
+        if self.grant is not None and self.grant.has_late and cost:
+            self.grant.spend_late(asker, self.app, cost, is_settled=bool(took.reserved))
         if self.cost is not None:
             self.cost = None if cost is None else self.cost + cost
         row = LedgerRow(
             id=took.reserved or new_row_id("call"),
             answer=self.id,
-            at=time.time(),
+            at=at,
             owner=asker.owner,
             tenant=asker.tenant,
             app=self.app,

@@ -249,12 +249,13 @@ class Assembly:
         self._load([meter for meter in found if not meter.is_loaded])
 
     def _load(self, meters: Sequence[Meter]) -> bool:
-        def spent(scope: Scope, since: float) -> dict[str, int]:
+        def spent(scope: Scope, since: float, until: float | None) -> dict[str, int]:
             self.ledger.recover(FLUSH_S)
-            return self.records().ledger.spent(scope, since)
+            return self.records().ledger.spent(scope, since, until)
 
+        is_running = self.carried.in_flight_total.began > 0
         try:
-            load_spent(meters, spent)
+            load_spent(self.carried.meters, meters, spent, is_running=is_running)
         except StoreError as error:
             log.warning("the budgets cannot be loaded (%s): their keys wait for the store", error)
             return False

@@ -80,7 +80,7 @@ class KeyWatch:
             return
         with suppress(OSError, msgspec.MsgspecError):
             found = msgspec.json.decode(self._copy.read_bytes(), type=KeysCopy)
-            self.table.replace(-1, found.keys, found.hashes)
+            self.table.replace(found.version, found.keys, found.hashes, is_copy=True)
             log.warning("keys of the store are those that were last read on this machine")
 
     def start(self) -> None:

@@ -82,6 +82,9 @@ def create(config: Path | None, line: bool, as_json: bool, **asked: Any) -> None
     limits = limits_asked(asked)
     new = NewKey(**{**asked, **names}, limits=limits or None)
     if line:
+        if new.expires is not None:
+            what = "--expires: keys of the settings file do not expire"
+            raise SettingsError([f"{what}; leave out `--line` for a key that does"])
         click.echo(settings_line(new))
         return
     with desk(config) as keys:

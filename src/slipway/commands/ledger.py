@@ -54,8 +54,14 @@ def report(
     \b
     slipway ledger report --by tenant --since 30d
     """
+    if as_csv and as_json:
+        raise SettingsError(["--csv and --json: choose one of them"])
     sums = read_sums(Flags(config=config), by, LedgerFilter(since=since_when(since), **which))
-    if as_csv:
+    if not sums and not as_csv and not as_json:
+        named = [f"{name} `{shown(value)}`" for name, value in which.items() if value is not None]
+        of = f" of the {' and the '.join(named).replace('owner', 'key')}" if named else ""
+        click.echo(f"Nothing is in the ledger{of} for this time.")
+    elif as_csv:
         click.echo(as_csv_text(by, sums), nl=False)
     elif as_json:
         click.echo(json.dumps([plain(by, each) for each in sums], indent=2, ensure_ascii=False))
@@ -91,8 +97,10 @@ def reconcile(
     settings = load_settings(Flags(config=config)).settings
     names = {name: model.name or name for name, model in settings.models.items()}
     which = LedgerFilter(
-        since=since_when(since), until=None if until is None else since_when(until)
+        since=since_when(since), until=None if until is None else since_when(until, "--until")
     )
+    if which.until is not None and which.until <= which.since:
+        raise SettingsError(["--until: it is not after `--since`, so that nothing is compared"])
     with saved_records(settings) as store:
         rows = list(all_rows(store.ledger, which)) if store is not None else []
     if provider is not None:
@@ -113,12 +121,12 @@ def all_rows(ledger: Ledger, which: LedgerFilter) -> Iterator[LedgerRow]:
         after = page[-1].id
 
 
-def since_when(since: str | None) -> float:
-    """Return the time that `--since` names. Raises SettingsError."""
+def since_when(since: str | None, option: str = "--since") -> float:
+    """Return the time that an option names. Raises SettingsError."""
     try:
         return moment(since)
     except ValueError as error:
-        raise SettingsError([f"--since: {error}"]) from None
+        raise SettingsError([f"{option}: {error}"]) from None
 
 
 def read_sums(flags: Flags, by: Any, which: LedgerFilter) -> list[LedgerSum]:
@@ -149,9 +157,6 @@ def as_csv_text(by: str, sums: Sequence[LedgerSum]) -> str:
 
 def lines(by: str, sums: Sequence[LedgerSum]) -> Iterator[str]:
     """Yield the lines that a person reads: a table, the total, and what the numbers leave out."""
-    if not sums:
-        yield "Nothing is in the ledger for this time."
-        return
     total = sum(each.cost for each in sums)
     heads = [by, "USD", *(name.removesuffix("_tokens") for name in NUMBERS)]
     rows = [

@@ -5,6 +5,7 @@ are added up by model, and by day if it has days.
 """
 
 import csv
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ NAMES = {
     "output_tokens": ("output_tokens", "completion_tokens"),
     "cost_usd": ("cost_usd", "cost", "amount_usd", "amount"),
 }
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)")
 SHOWN = 50  # differences that a person is shown; --json has all
 
 
@@ -70,6 +72,9 @@ def read_invoice(file: Path) -> list[InvoicedCall]:
         raise SettingsError([f"{file}: this is not UTF-8 text; save it as CSV in UTF-8"]) from None
     except OSError as error:
         raise SettingsError([f"{file}: it cannot be read ({error.strerror})"]) from None
+    if (split := separator(text)) != ",":
+        what = f"its values are separated by `{split}`".replace("\t", "tabs")
+        raise SettingsError([f"{file}: {what}; save it with commas, and USD with a point"])
     rows = csv.DictReader(text.splitlines())
     columns = columns_of(file, rows.fieldnames or ())
     found, problems = list[InvoicedCall](), list[str]()
@@ -83,6 +88,12 @@ def read_invoice(file: Path) -> list[InvoicedCall]:
     if not found:
         raise SettingsError([f"{file}: it has no lines below its head"])
     return found
+
+
+def separator(text: str) -> str:
+    """Return what separates the names of the columns: spreadsheets of some countries use others."""
+    head = text.partition("\n")[0]
+    return "," if "," in head else next((mark for mark in ";\t|" if mark in head), ",")
 
 
 def columns_of(file: Path, head: Sequence[str]) -> dict[str, str]:
@@ -116,6 +127,12 @@ def line_of(
         good = False
     if not good:
         raise ValueError(f"`{row['cost_usd']}` is no amount; write USD with a point, as `0.28`")
+    id_, model = row.get("id", "").strip(), row.get("model", "").strip()
+    if not id_ and not model:
+        raise ValueError("it names neither a call (`id`) nor a `model`")
+    day = row.get("day", "").strip()
+    if day and not _DAY.match(day):
+        raise ValueError(f"`{day}` is no day; write it as `2026-01-31`")
     counts = {}
     for name in ("input_tokens", "output_tokens"):
         text = row.get(name, "").strip()
@@ -124,9 +141,9 @@ def line_of(
         counts[name] = int(text) if text else None
     return InvoicedCall(
         line=number,
-        id=row.get("id", "").strip(),
-        model=row.get("model", "").strip(),
-        day=row.get("day", "").strip()[:10],
+        id=id_,
+        model=model,
+        day=day[:10],
         cost=cost,
         **counts,
     )
@@ -146,7 +163,7 @@ def reconcile(
         calls=len(charged),
         estimated=sum(row.usage.estimated for row in charged),
         unknown=sum(row.cost is None for row in rows),
-        differences=tuple(compare(invoice, charged, names)),
+        differences=tuple(compare(invoice, charged if compare is compare_sums else rows, names)),
     )
 
 
@@ -165,6 +182,9 @@ def compare_calls(
     are paired with lines of the same model and amount.
     """
     twice = [id_ for id_, n in Counter(line.id for line in invoice if line.id).items() if n > 1]
+    rows = sorted(
+        rows, key=lambda row: row.cost != 0
+    )  # of two calls with one id, the one that cost
     by_id = {row.upstream: row for row in rows if row.upstream}
     left = defaultdict[tuple[str, int | None], list[LedgerRow]](list)
     for row in rows:
@@ -187,6 +207,8 @@ def compare_calls(
         elif usd(found.cost) != line.cost:
             yield difference(tokens_differ(line, found), where, line.cost, found)
     for row in [*by_id.values(), *(row for group in left.values() for row in group)]:
+        if row.cost == 0:
+            continue  # calls that cost nothing need not be on an invoice
         where = f"answer {row.answer}, {row.upstream or 'never answered'}, {row.model}"
         yield InvoiceDifference(
             what="not on the invoice",

@@ -12,11 +12,12 @@ from slipway.app.stores import records_of, unopened
 from slipway.commands.options import CONFIG, JSON, counted
 from slipway.errors import SettingsError
 from slipway.settings import Flags
-from slipway.settings.values import seconds
+from slipway.settings.values import duration
 from slipway.store import migrate, prune, restore_backup, write_backup
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _AGE = "DURATION"
+LEDGER_S = 31 * 86_400  # budgets of a month must find its rows after a restart
 
 
 @click.group("store")
@@ -68,7 +69,7 @@ def restore(file: Path, config: Path | None, replace: bool, as_json: bool) -> No
 @click.option("--shares", metavar=_AGE, default="30d", show_default=True, help="Shared links.")
 @click.option("--keys", metavar=_AGE, default="90d", show_default=True, help="Keys that ended.")
 @click.option("--feedback", metavar=_AGE, help="Votes and reports [default: kept].")
-@click.option("--ledger", metavar=_AGE, help="Rows of the ledger [default: kept].")
+@click.option("--ledger", metavar=_AGE, help="Rows of the ledger, at least 31d [default: kept].")
 @click.option("--dry-run", is_flag=True, help="Only count them.")
 @JSON
 def prune_store(config: Path | None, dry_run: bool, as_json: bool, **ages: str | None) -> None:
@@ -87,10 +88,15 @@ def prune_store(config: Path | None, dry_run: bool, as_json: bool, **ages: str |
 
 
 def age(what: str, text: str) -> float:
+    """Return how old rows must be to be deleted. Raises SettingsError."""
     try:
-        return seconds(text)
+        age_s = duration(text)
     except ValueError as error:
         raise SettingsError([f"--{what}: {error}"]) from None
+    if what == "ledger" and age_s < LEDGER_S:
+        why = "budgets begin with what the ledger has of this month; write `31d` or more"
+        raise SettingsError([f"--ledger: `{text}` is less than 31 days: {why}"])
+    return age_s
 
 
 def tell(counts: Mapping[str, int], done: str, *, as_json: bool) -> None:

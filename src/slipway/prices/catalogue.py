@@ -108,7 +108,7 @@ def similar(id_: str, most: int = 3) -> list[str]:
     """Return ids that resemble this one."""
     ids = list(_raw())
     tail = id_.rpartition("/")[2].lower()
-    same = [each for each in ids if each.rpartition("/")[2].lower() == tail]
+    same = sorted((each for each in ids if each.rpartition("/")[2].lower() == tail), key=len)
     return (same or difflib.get_close_matches(id_, ids, most, 0.5))[:most]
 
 

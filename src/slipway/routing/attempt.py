@@ -242,7 +242,9 @@ class Attempt:
         if self.whole is None:
             counts.learn_events(self.events, usage.output_tokens)
         if counts.wants_prompt():
-            counts.learn_prompt(self.size().input, usage.input_tokens)
+            size = self.size()
+            if size.is_text:
+                counts.learn_prompt(size.input, usage.input_tokens)
         return usage
 
     def estimated_usage(self) -> Usage:
@@ -250,14 +252,19 @@ class Attempt:
         reported on the way.
         """
         counts, usage = self.candidate.health.token_counts, self.usage or Usage()
+        size = self.size()
+        asked = usage.input_tokens or counts.input_tokens(size.input)
+        most = size.output
+        if most is None:
+            most = self.candidate.most_output(asked) * size.choices
         output = (
             tokens_in(self.whole.text)
             if self.whole is not None
-            else counts.output_tokens(self.events, self.chars)
+            else counts.output_tokens(self.events, self.chars, most)
         )
         return msgspec.structs.replace(
             usage,
-            input_tokens=usage.input_tokens or counts.input_tokens(self.size().input),
+            input_tokens=asked,
             output_tokens=max(output, usage.output_tokens),
             estimated=True,
         )

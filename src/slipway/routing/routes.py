@@ -41,6 +41,11 @@ class Candidate(Record, frozen=True, kw_only=True):
             most = USUAL_MAX_OUTPUT
         return most if context is None else max(1, min(most, context - input_tokens))
 
+    def most_input(self, input_tokens: int) -> int:
+        """Return how many of so many tokens the model reads: it refuses what it has no space for."""
+        context = self.traits.context
+        return input_tokens if context is None else min(input_tokens, context)
+
     @property
     def late_after_s(self) -> float:
         """After how many seconds an answer that is not streamed is late, if another model can be

@@ -28,6 +28,7 @@ LARGEST_ERROR = 0.2  # share of wrong answers that `semantic` may be set to
 NO_LIFETIME = "0 keeps nothing; write how long, such as `1h`, or remove it"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 MOST_BUDGET = Decimal(1_000_000_000)
+LEAST_BUDGET = Decimal("0.000001")
 
 
 def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
@@ -280,10 +281,11 @@ def check_limits(settings: Settings, problem: AddProblem) -> None:
     for path, allowance in allowances(settings):
         amounts = ("usd_per_day", allowance.usd_per_day), ("usd_per_month", allowance.usd_per_month)
         for field, usd in amounts:
-            if usd is not None and not (usd.is_finite() and 0 < usd <= MOST_BUDGET):
+            if usd is not None and not (usd.is_finite() and LEAST_BUDGET <= usd <= MOST_BUDGET):
                 problem(
                     f"{path}.{field}",
-                    f"`{usd}` is not a budget; write USD, such as `5` or `0.50`, or leave it out",
+                    f"`{usd}` is not a budget from {LEAST_BUDGET:f} to {MOST_BUDGET} USD; write such "
+                    "as `5` or `0.50`, or leave it out",
                 )
         day, month = allowance.usd_per_day, allowance.usd_per_month
         if day is not None and month is not None and day > month:

@@ -30,6 +30,16 @@ def seconds(value: object) -> float:
     return float(found[1]) * UNITS[found[2] or "s"]
 
 
+def duration(text: str) -> float:
+    """Return the seconds of a duration that a person typed: unlike `seconds`, it must have a unit,
+    since `90` may be meant as days. Raise ValueError that says what is expected.
+    """
+    plain = text.strip()
+    if plain.replace(".", "", 1).isdigit() and float(plain):
+        raise ValueError(f"`{plain[:50]}` has no unit; write `{plain[:50]}d` if it means days")
+    return seconds(plain)
+
+
 SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 

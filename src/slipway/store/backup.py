@@ -9,10 +9,13 @@ import gzip
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+import msgspec
 
 import slipway
 from slipway.errors import SettingsError
@@ -163,7 +166,13 @@ class BackupReader:
             raise SettingsError(
                 [f"{self.file}: this is no backup; `slipway store backup FILE` makes one"]
             )
-        head = BackupHead(**{name: first.get(name, 0) for name in BackupHead.__struct_fields__})
+        values = {name: first.get(name, 0) for name in BackupHead.__struct_fields__}
+        try:
+            head = msgspec.convert(values, BackupHead)
+        except msgspec.ValidationError:
+            raise SettingsError(
+                [f"{self.file}: this is no backup, or it is damaged (its first line)"]
+            ) from None
         if head.slipway_backup != FORMAT or head.schema > LATEST:
             raise SettingsError(
                 [
@@ -209,7 +218,7 @@ class BackupReader:
                     yield json.loads(line)
         except FileNotFoundError:
             raise SettingsError([f"{self.file}: there is no such file"]) from None
-        except (gzip.BadGzipFile, UnicodeDecodeError, json.JSONDecodeError):
+        except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError, json.JSONDecodeError):
             raise SettingsError(
                 [
                     (

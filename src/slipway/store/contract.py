@@ -295,9 +295,11 @@ class Ledger(Protocol):
         skipped, so that a batch may be booked again after a failure or a crash.
         """
 
-    def spent(self, by: Literal["key", "tenant", "app"], since: float) -> dict[str, int]:
-        """Return what each key, tenant or app has spent since then, in picodollars. Rows of unknown
-        cost add nothing.
+    def spent(
+        self, by: Literal["key", "tenant", "app"], since: float, until: float | None = None
+    ) -> dict[str, int]:
+        """Return what each key, tenant or app has spent since then, and before `until`, in
+        picodollars. Rows of unknown cost add nothing.
         """
 
     def sums(self, by: Grouping, which: LedgerFilter) -> list[LedgerSum]:

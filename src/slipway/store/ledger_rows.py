@@ -48,11 +48,14 @@ class SqlLedger:
         with self._database.transaction(durable=True) as db:
             db.executemany(_BOOK, [columns(row) for row in rows])
 
-    def spent(self, by: Literal["key", "tenant", "app"], since: float) -> dict[str, int]:
+    def spent(
+        self, by: Literal["key", "tenant", "app"], since: float, until: float | None = None
+    ) -> dict[str, int]:
         group = GROUPS[by]
         found = self._read(
-            f"SELECT {group}, {_COST} FROM ledger WHERE at >= :since GROUP BY 1",  # noqa: S608
-            {"since": since},
+            f"SELECT {group}, {_COST} FROM ledger "  # noqa: S608
+            "WHERE at >= :since AND (:until IS NULL OR at < :until) GROUP BY 1",
+            {"since": since, "until": until},
         )
         return {name: joined(high, low) for name, high, low in found}
 

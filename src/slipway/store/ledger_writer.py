@@ -73,14 +73,15 @@ class LedgerWriter:
         return self._writer.flush(within_s)
 
     def recover(self, within_s: float) -> None:
-        """Book what processes left that were killed: first the rows that they had finished, then
-        the calls that were running. Raises StoreError.
+        """Wait until the store has what was added until now, and book what processes left that were
+        killed: first the rows that they had finished, then the calls that were running. Raises
+        StoreError.
         """
         with self._recovering:
+            if not self._writer.flush(within_s):
+                raise StoreError(self._writer.trouble or "rows wait that it has not taken")
             if self._recovered:
                 return
-            if not self._writer.flush(within_s):
-                raise StoreError(self._writer.trouble or "rows of an earlier process wait")
             for path, rows in take_lost(self._folder):
                 if rows:
                     self.ledger().book(rows)
