@@ -28,6 +28,7 @@ from slipway.compress.checkpoint import (
 )
 from slipway.compress.recipes import RECIPES, recipe_text
 from slipway.compress.runner import Runner, Window
+from slipway.compress.state import held
 from slipway.errors import SettingsError, SlipwayError
 
 KINDS = ("llama", "qwen2", "qwen3")
@@ -378,6 +379,53 @@ def test_a_model_is_put_into_settings_and_taken_out_without_a_trace(
     assert shares == [{"model": "small", "canary": "10%"}]
     assert registering.rollback("small", file, lambda path: None)
     assert file.read_text() == text
+
+
+def test_entries_of_several_lines_are_taken_out_without_their_neighbours(tmp_path: Path) -> None:
+    file = tmp_path / "slipway.yaml"
+    neighbours = "  next: {base_url: y}\nroutes:\n  main:\n    - a\n"
+    ours = "  small:\n    provider: local\n    weights: small\n"
+    entry = "    - model: small\n      canary: 5%\n"
+    before = "models:\n  a: {base_url: x}\n" + neighbours + "  # the other\n  other:\n    - a\n"
+    head, tail = before.split(neighbours)
+    file.write_text(head + ours + neighbours + entry + tail)
+    assert registering.rollback("small", file, lambda path: None)
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize("given", ["{base_url: y}", "{provider: local, weights: tiny}"])
+def test_a_model_that_compress_did_not_enter_is_left_alone(tmp_path: Path, given: str) -> None:
+    file = tmp_path / "slipway.yaml"
+    text = f"models: {{a: {{base_url: x}}, small: {given}}}\nroutes: {{main: [a, small]}}\n"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match="does not run the weights `small`"):
+        registering.rollback("small", file, lambda path: None)
+    with pytest.raises(SettingsError, match="choose another name"):
+        registering.enter(file, "small", "main", "5%", lambda path: None)
+    assert file.read_text() == text
+
+
+def test_what_a_stage_kept_is_not_used_for_other_text(tmp_path: Path) -> None:
+    """Lessons and sampled answers of a run that was stopped belong to its text and its options."""
+
+    def lesson(text: str) -> str:
+        with held(tmp_path) as state:
+
+            def do() -> str:
+                half = state.kept("lessons", ".pt")
+                before = half.read_text() if half.is_file() else ""
+                half.write_text(text)
+                if not before:
+                    raise KeyboardInterrupt
+                return before
+
+            return state.stage("distil", [text], [], str, do)
+
+    for text in ("old", "new"):
+        with pytest.raises(KeyboardInterrupt):
+            lesson(text)
+    assert len(list(tmp_path.glob("lessons.*.pt"))) == 1
+    assert lesson("new") == "new"
 
 
 def test_a_route_that_is_not_there_is_named(tmp_path: Path) -> None:

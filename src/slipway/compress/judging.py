@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from math import log
 
+from msgspec.structs import replace
+
 from slipway.compress.gate import DELTA, Check, Targets, at_most, not_worse, paired
 from slipway.compress.jobs import Scores
 from slipway.compress.measuring import Paces
@@ -58,7 +60,11 @@ def _fast_enough(wanted: float, paces: Paces | None) -> Check:
 def _close_enough(wanted: float, result: ResultFile) -> Check:
     reading = result.readings.get(DOMAIN) or result.readings[OTHER]
     shares = (reading.ratio - 1, reading.low - 1, reading.high - 1)
-    return at_most("perplexity", wanted, *shares, form="+.1%")
+    check = at_most("perplexity", wanted, *shares, form="+.1%")
+    if DOMAIN in result.readings:
+        return check
+    found = f"{check.found} on general text, since none of your domain was given"
+    return replace(check, found=found)
 
 
 def advice_of(checks: Sequence[Check], planned: Planned) -> str:

@@ -15,10 +15,13 @@ from slipway.compress.measuring import Reading, read_along, side_by_side
 from slipway.compress.refusals import refused
 from slipway.compress.results import (
     DISTILLED,
+    DISTILLED_FILE,
     DOMAIN,
     ORIGINAL,
+    ORIGINAL_FILE,
     OTHER,
     PRUNED,
+    PRUNED_FILE,
     RESULT,
     Distilled,
     Gated,
@@ -44,7 +47,7 @@ class Stages:
 
     def __init__(self, job: Job, hands: Hands, state: State) -> None:
         self.job, self.hands, self.state = job, hands, state
-        self.original = state.folder / "original.f16.gguf"
+        self.original = state.folder / ORIGINAL_FILE
         self.latest = self.original  # the file in float16 that the next stage begins with
 
     # ingest
@@ -75,10 +78,8 @@ class Stages:
 
     def prepare(self) -> Texts:
         job = self.job
-        given = [
-            digest(p) if p and p.is_file() else str(p)
-            for p in (job.distil, job.calibrate, job.test, job.other)
-        ]
+        paths = (job.distil, job.calibrate, job.test, job.other)
+        given = [texts.digest_of(p) if p else None for p in paths]
 
         def do() -> Texts:
             training, test, how = _documents(job)
@@ -143,7 +144,8 @@ class Stages:
         self._quantise(model, path, form, distils=False)
         try:
             if targets.perplexity is not None:
-                lost = self._readings(path, f"trying {form}", only=DOMAIN)[DOMAIN].ratio - 1
+                only = DOMAIN if self._texts()["test"] else OTHER  # as the gate reads
+                lost = self._readings(path, f"trying {form}", only=only)[only].ratio - 1
                 if lost > targets.perplexity:
                     return f"perplexity {lost:+.1%}"
             if targets.speed is not None:
@@ -164,7 +166,7 @@ class Stages:
     # prune
 
     def prune(self, planned: Planned) -> Pruned:
-        path = self.state.folder / "pruned.f16.gguf"
+        path = self.state.folder / PRUNED_FILE
 
         def do() -> Pruned:
             model = read_gguf(self.original)
@@ -186,10 +188,10 @@ class Stages:
     def distil(self, planned: Planned, original: ResultFile, pruned: Pruned | None) -> Distilled:
         from slipway.compress import distilling  # torch, only here
 
-        path, half = self.state.folder / "distilled.f16.gguf", self.state.folder / "lessons.pt"
-        begins = self.latest
+        path, begins = self.state.folder / DISTILLED_FILE, self.latest
 
         def do() -> Distilled:
+            half = self.state.kept("lessons", ".pt")
             sampled = self._sampled()
             bar, losses = self.hands.progress("distilling"), list[tuple[int, float]]()
             last = distilling.DistilProgress(step=0, loss=0.0, cpu_s=0.0, share=0.0)
@@ -227,7 +229,7 @@ class Stages:
 
     def _sampled(self) -> list[list[int]]:
         """Answers that the original writes to the beginnings of training documents."""
-        kept = self.state.folder / "sampled.json"
+        kept = self.state.kept("sampled", ".json")
         prompts = self._texts()["prompts"]
         if kept.is_file():
             found = list[list[int]](json.loads(kept.read_text()))
@@ -238,7 +240,7 @@ class Stages:
                     wrote = runner.sample(prompt, _SAMPLE_TOKENS, seed=n, temperature=0.8)
                     found.append([*prompt, *wrote])
                     bar(n + 1, len(prompts))
-            self._put("sampled.json", found)
+            self._put(kept.name, found)
         return texts.windows(found, LENGTH, _TRAINING)
 
     # quantise
@@ -290,7 +292,8 @@ class Stages:
             )  # fmt: skip
 
         questions = digest(job.questions) if job.questions else None
-        depends = [questions, job.rounds, job.targets]
+        docs = [texts.digest_of(path) for path in job.docs]
+        depends = [questions, docs, job.rounds, job.targets]
         return self.state.stage("gate", depends, [], Gated, do)
 
     def register(self, gated: Gated, result: ResultFile) -> Registered:

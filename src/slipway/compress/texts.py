@@ -7,6 +7,7 @@ may be a form of words ("which of the following is the most likely cause of this
 parts such documents: people copy, and passages repeat.
 """
 
+import hashlib
 import json
 import random
 import re
@@ -38,7 +39,7 @@ def documents_in(path: Path, flag: str) -> list[str]:
     if not path.exists():
         raise refused(f"{flag}: there is no file or folder {path}")
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in _KINDS]
+    files = [file for file in files if file.suffix.lower() in _KINDS]
     if not files:
         raise refused(f"{flag}: {path} has no text; give .txt, .md or .jsonl files")
     found = [text for file in files for text in _read(file, flag, alone=not path.is_dir())]
@@ -47,12 +48,12 @@ def documents_in(path: Path, flag: str) -> list[str]:
 
 def _read(file: Path, flag: str, *, alone: bool) -> Iterator[str]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise refused(f"{flag}: {file} is not UTF-8 text; save it as that") from None
     except OSError as error:
         raise refused(f"{flag}: {file} cannot be read: {error.strerror}") from None
-    if file.suffix == ".jsonl":
+    if file.suffix.lower() == ".jsonl":
         yield from _rows(file, text, flag)
     elif not alone:
         yield text
@@ -61,7 +62,7 @@ def _read(file: Path, flag: str, *, alone: bool) -> Iterator[str]:
 
 
 def _rows(file: Path, text: str, flag: str) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -73,6 +74,17 @@ def _rows(file: Path, text: str, flag: str) -> Iterator[str]:
             known = ", ".join(f"`{each}`" for each in _FIELDS)
             raise refused(f"{flag}: {file}:{number} has no text; give a field of {known}")
         yield "\n".join(parts)
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file, or of all files in a folder, at any depth, and their names."""
+    whole = hashlib.sha256()
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    for file in files:
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        whole.update(f"{file.relative_to(path)} {content}\n".encode())
+    return whole.hexdigest()
 
 
 def check_enough(documents: Sequence[str], flag: str) -> None:
