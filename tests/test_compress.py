@@ -266,19 +266,23 @@ def _bad(home: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "minutes": (["tiny.gguf", "--minutes", "nan"], "--minutes: nan is not possible"),
         "price": (["tiny.gguf", "--price-hour", "inf"], "--price-hour: inf is not a price"),
-        "recipe": (["tiny.gguf", "--recipe", "int3"], "--recipe: `int3` is not one; choose awq, gptq"),
+        "no place": (["tiny.gguf", "--out", "/proc/x/y"], "--out: /proc/x/y cannot be made"),
+        "gguf recipe": (["tiny.gguf", "--recipe", "awq"], "llm-compressor reads no GGUF files"),
+        "convert": (["convert", "tiny.gguf", "/proc/x"], "OUT: /proc/x cannot be written"),
+        "recipe": (["tiny", "--recipe", "int3"], "--recipe: `int3` is not one; choose awq, gptq"),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [
     "no such model", "no model", "cut short", "empty folder", "architecture", "few lines", "no text",
     "overlap", "size", "target", "quality", "speed", "form", "depth", "width", "zeros", "questions", "docs", "canary", "recipe",
-    "out", "own file", "itself", "route", "taken", "unanswered", "minutes", "price",
+    "out", "own file", "itself", "route", "taken", "unanswered", "minutes", "price", "no place", "gguf recipe", "convert",
 ])  # fmt: skip
 def test_bad_input_gets_a_sentence_that_names_it(home: Path, name: str) -> None:
     args, sentence = _bad(home)[name]
     out = [] if "--out" in args else ["--out", "out"]
-    done = compress(home, *args, "--rounds", "0", *out)
+    more = [] if args[0] == "convert" else ["--rounds", "0", *out]
+    done = compress(home, *args, *more)
     assert done.returncode == 2, done.stderr
     assert not list((home / "out").glob("*.gguf")) or name == "size"  # before anything is made
     assert sentence in done.stderr

@@ -19,6 +19,7 @@ from slipway.compress import gate, measuring, pruning, quantising, registering, 
 from slipway.compress.activations import logits
 from slipway.compress.checkpoint import (
     Checkpoint,
+    Field,
     Floats,
     Tensor,
     read_gguf,
@@ -26,6 +27,7 @@ from slipway.compress.checkpoint import (
     stores_twice,
     tensor_bytes,
 )
+from slipway.compress.huggingface import read_folder, write_folder
 from slipway.compress.recipes import RECIPES, recipe_text
 from slipway.compress.runner import Runner, Window
 from slipway.compress.state import held
@@ -68,6 +70,96 @@ def test_a_model_goes_to_hugging_face_and_back_unchanged(tmp_path: Path, kind: s
     for name in kept:
         key = f"tokenizer.ggml.{name}"
         assert before.fields[key].value == after.fields[key].value, name
+
+
+def safetensors(path: Path, changed: dict[str, Any], zeros: bool = False) -> None:
+    """Write the folder's file again with other tensors in its head, or with other numbers."""
+    data = (path.parent / "model.safetensors").read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:end]) | changed
+    words = json.dumps({name: about for name, about in head.items() if about}).encode()
+    rest = bytes(len(data) - end) if zeros else data[end:]
+    path.write_bytes(len(words).to_bytes(8, "little") + words + rest)
+
+
+BIAS = {
+    "model.layers.0.self_attn.o_proj.bias": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}
+}
+BROKEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "scaled": ({"rope_parameters": {"rope_type": "llama3"}}, {}, "are scaled by `llama3`"),
+    "head": ({"tie_word_embeddings": False}, {"lm_head.weight": None}, "`lm_head.weight` is missing"),
+    "bias": ({}, BIAS, "tensors that its architecture does not know, such as `model.layers.0"),
+    "heads": ({"num_attention_heads": 5}, {}, "it states 5 heads and 2 of keys and values"),
+    "no number": ({"hidden_size": "wide"}, {}, "`hidden_size` of config.json is not a number"),
+    "shape": ({"intermediate_size": 500}, {}, "by the model's own numbers it is 500 x 64"),
+    "no shape": ({}, {"model.norm.weight": {"dtype": "F16"}}, "does not describe `model.norm.weight`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_folder_that_would_become_another_model_is_refused(tmp_path: Path, name: str) -> None:
+    folder, (config, head, sentence) = tmp_path / "folder", BROKEN[name]
+    write_folder(read_gguf(write_network(tmp_path / "a.gguf")), folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    safetensors(folder / "model.safetensors", head)
+    with pytest.raises(SettingsError) as refused:
+        read_folder(folder)
+    assert sentence in str(refused.value)
+
+
+def test_only_the_files_that_belong_to_the_folder_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    write_folder(read_gguf(write_network(tmp_path / "a.gguf")), folder)
+    wanted = read_folder(folder).tensors["token_embd.weight"].load()
+    safetensors(folder / "older-00001-of-00002.safetensors", {}, zeros=True)
+    assert np.array_equal(read_folder(folder).tensors["token_embd.weight"].load(), wanted)
+    index = {"weight_map": {"model.embed_tokens.weight": "part-1.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").rename(folder / "part-1.safetensors")
+    assert np.array_equal(read_folder(folder).tensors["token_embd.weight"].load(), wanted)
+    (folder / "part-1.safetensors").unlink()
+    with pytest.raises(SettingsError, match="lacks part-1"):
+        read_folder(folder)
+
+
+def test_a_folder_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    write_folder(read_gguf(write_network(tmp_path / "a.gguf")), folder)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(SettingsError, match="not a whole safetensors file; fetch it again"):
+        [each.load() for each in read_folder(folder).tensors.values()]
+
+
+@pytest.mark.parametrize(
+    ("field", "changed", "sentence"),
+    [
+        ("tokenizer.ggml.model", None, "has no tokenizer"),
+        ("llama.block_count", Field(value="four", kind=8), "`llama.block_count` is not a number"),
+        ("llama.attention.head_count", Field(value=0, kind=4), "it states 0 heads"),
+        ("llama.feed_forward_length", None, "does not state `llama.feed_forward_length`"),
+    ],
+)
+def test_a_gguf_file_with_a_head_that_cannot_be_is_refused(
+    tmp_path: Path, field: str, changed: Field | None, sentence: str
+) -> None:
+    model = network()
+    fields = {name: value for name, value in model.fields.items() if name != field}
+    fields |= {field: changed} if changed else {}
+    quantising.write(model, tmp_path / "a.gguf", "f16", fields=fields)
+    with pytest.raises(SettingsError) as refused:
+        read_gguf(tmp_path / "a.gguf")
+    assert sentence in str(refused.value)
+
+
+def test_scaled_positions_are_not_lost_on_the_way_to_a_folder(tmp_path: Path) -> None:
+    model = network()
+    fields = {**model.fields, "llama.rope.scaling.type": Field(value="yarn", kind=8)}
+    quantising.write(model, tmp_path / "a.gguf", "f16", fields=fields)
+    with pytest.raises(SettingsError, match="scaled by `yarn`, which the folder could not say"):
+        write_folder(read_gguf(tmp_path / "a.gguf"), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_the_folder_splits_text_as_llama_cpp_does(tmp_path: Path) -> None:

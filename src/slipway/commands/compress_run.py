@@ -327,15 +327,22 @@ def convert(model: str, out: Path, *, shown: bool) -> str:
                 raise refused(f"OUT: {out} is to be a GGUF file; end its name in {GGUF}")
             write(read_folder(path), out, "f16", bar.update)
         else:
-            if out.suffix == GGUF:
+            if out.suffix == GGUF or out.is_file():
                 raise refused(f"OUT: {out} is to be a folder; MODEL is a GGUF file already")
             write_folder(read_gguf(path), out, bar.update)
+    except OSError as error:
+        raise refused(f"OUT: {out} cannot be written: {error.strerror or error}") from None
     finally:
         bar.end()
     return str(out)
 
 
 def recipe(kind: str, model: str, out: Path | None) -> list[str]:
+    if model.endswith(GGUF):
+        raise refused(
+            "MODEL: llm-compressor reads no GGUF files; give the name or folder that "
+            "Hugging Face's library loads, such as Qwen/Qwen2.5-7B-Instruct"
+        )
     return write_recipe(kind, model, out or Path(f"{Path(model).name}-{kind}"))
 
 
