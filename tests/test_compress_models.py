@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +376,28 @@ def test_documents_that_share_a_passage_stay_on_one_side() -> None:
     assert test
     assert not texts.shared(training, test)
     assert sum(PASSAGE in text for text in test) in (0, 12)
+
+
+NUMBERED = [f"café{n}" for n in range(30)]
+QUESTION = "How many days of leave does a captain have?"
+HAN = "".join(chr(0x4E00 + 7 * n) for n in range(300))
+
+
+@pytest.mark.parametrize(
+    ("training", "test"),
+    [
+        (f"{HAN} Q: {QUESTION} A: thirty. {' '.join(NUMBERED)}", QUESTION),
+        (QUESTION.upper(), f"{' '.join(NUMBERED)} {QUESTION}"),
+        (unicodedata.normalize("NFD", " ".join(NUMBERED)), " ".join(NUMBERED)),
+        ("_".join(NUMBERED), "\n\n".join(NUMBERED)),
+        (" ".join(f"ca\u00adf\u200bé{n}" for n in range(30)), " ".join(NUMBERED)),
+        (f"{HAN}港口的员工每年有三十天的带薪休假。{HAN}", "港口的员工每年有三十天的带薪休假"),
+    ],
+)
+def test_shared_text_is_found_however_it_is_written(training: str, test: str) -> None:
+    assert texts.shared([training], [test])
+    assert not texts.shared([training], [test[::-1]])
+    assert len(texts._groups([training, test, HAN[::-1]])) == 2
 
 
 def test_a_form_of_words_is_no_shared_text() -> None:

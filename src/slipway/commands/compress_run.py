@@ -196,7 +196,8 @@ def _question_texts(asked: AskedColumns) -> tuple[str, ...]:
             "--questions: none of them has an `answer` or is `unanswerable`, so that no loss could "
             "be seen; write the right answers into the file"
         )
-    return tuple(f"{each.question} {each.answer or ''}" for each in found)
+    whole = (f"{each.question} {each.answer}" for each in found if each.answer)
+    return (*(each.question for each in found), *whole)
 
 
 class Terminal:

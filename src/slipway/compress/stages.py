@@ -363,6 +363,8 @@ def _documents(job: Job) -> tuple[list[str], list[str], str]:
     else:
         test, how = [], "no text of the domain was given"
     texts.refuse_shared(training, job.question_texts, "--questions")
+    if job.other:
+        texts.refuse_shared(training, texts.documents_in(job.other, "--other"), "--other")
     return training, test, how
 
 
