@@ -326,6 +326,17 @@ def test_a_full_disk_is_reported_and_nothing_half_is_left(home: Path) -> None:
     assert not list((home / "out").glob(".*.part"))
 
 
+def test_numbers_are_not_rounded_by_the_text_of_the_test(home: Path) -> None:
+    assert (
+        compress(home, "tiny.gguf", "--quant", "q4_0", "--rounds", "0", "--out", "out").returncode
+        == 0
+    )
+    kept = json.loads((home / "out" / "texts.json").read_text())
+    assert len(kept["other"]) == 8
+    assert len(kept["calibration"]) == 16
+    assert not [window for window in kept["calibration"] if window in kept["other"]]
+
+
 def test_a_perplexity_without_text_of_the_domain_says_what_was_read(home: Path) -> None:
     done = compress(
         home, "tiny.gguf", "--target", "perplexity=+8%", "--rounds", "0", "--out", "out"

@@ -38,6 +38,7 @@ from slipway.compress.state import State
 LENGTH = 256  # tokens of a window
 _TEST_WINDOWS, _OTHER_WINDOWS, _CALIBRATION, _TRAINING = 16, 8, 8, 20_000
 _ROUNDING = 16  # windows
+_TEXTS = 2  # the form of texts.json; another one is made again
 _SAMPLE_PROMPT, _SAMPLE_TOKENS = 32, 96
 _GENERAL = Path(__file__).with_name("general.jsonl")
 
@@ -101,15 +102,25 @@ class Stages:
                 for name, found in rows.items()
             }
             _check_windows(cut, job)
+            cut["calibration"] = self._unread(cut["other"])
             prompts = [
                 row[:_SAMPLE_PROMPT] for row in rows["training"] if len(row) > _SAMPLE_PROMPT
             ]
             self._put("texts.json", {**cut, "prompts": prompts[: job.samples]})
-            counts = {name: len(found) for name, found in cut.items()}
+            counts = {name: len(cut[name]) for name in most}
             return Texts(length=LENGTH, split=how, **counts)
 
-        depends = [given, job.question_texts, job.samples]
+        depends = [_TEXTS, given, job.question_texts, job.samples]
         return self.state.stage("text", depends, ["texts.json"], Texts, do)
+
+    def _unread(self, read: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Windows of general text to weigh and round by: none that the test reads."""
+        end = self._end_of_text()
+        with Runner(self.original) as runner:
+            rows = [[*runner.tokens(t), end] for t in texts.documents_in(_GENERAL, "--other")]
+        taken = {tuple(window) for window in read}
+        found = texts.windows(rows, LENGTH, _TRAINING)
+        return [window for window in found if tuple(window) not in taken][:_ROUNDING]
 
     def _end_of_text(self) -> int:
         field = read_gguf(self.original).fields.get("tokenizer.ggml.eos_token_id")
@@ -172,7 +183,7 @@ class Stages:
             model = read_gguf(self.original)
             cut = pruning.cut_from(planned.cut or "", model)
             known = self._texts()
-            windows = (known["training"] or known["other"])[:_CALIBRATION]
+            windows = (known["training"] or known["calibration"])[:_CALIBRATION]
             found = pruning.scores(model, windows, self.hands.progress("weighing layers"))
             self._write(pruning.pruned(model, cut, found), path, "f16", "pruning")
             gone = tuple(pruning.dropped(cut, found)) if cut.kind == "depth" else ()
@@ -262,7 +273,7 @@ class Stages:
     def _quantise(self, model: Checkpoint, path: Path, form: str, *, distils: bool) -> None:
         if self._rounds(form, distils=distils):
             known = self._texts()
-            windows = (known["training"] or known["other"])[:_ROUNDING]
+            windows = (known["training"] or known["calibration"])[:_ROUNDING]
             bar = self.hands.progress("rounding by what it does")
             model = rounding.rounded(model, quantising.types_of(model, form), windows, bar)
         self._write(model, path, form, f"quantising to {form}")
