@@ -29,7 +29,9 @@ from slipway.compress.checkpoint import (
     tensor_bytes,
 )
 from slipway.compress.huggingface import read_folder, write_folder
+from slipway.compress.judging import checks_of
 from slipway.compress.recipes import RECIPES, recipe_text
+from slipway.compress.results import DOMAIN, RESULT, ResultFile
 from slipway.compress.runner import Runner, Window
 from slipway.compress.state import held
 from slipway.errors import SettingsError, SlipwayError
@@ -456,6 +458,37 @@ def test_items_that_are_all_equal_decide_once_there_are_enough() -> None:
     assert few.found.endswith("undecided, about 163 more items would decide it")
     enough = gate.not_worse(gate.paired([1.0] * 183, [1.0] * 183), 0.02)
     assert enough.verdict == "keep"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "verdict"),
+    [(1.6, "keep"), (1.69, "undecided"), (1.71, "undecided"), (1.8, "reject")],
+)
+def test_a_speed_is_met_or_missed_only_beyond_the_noise(wanted: float, verdict: str) -> None:
+    pace = measuring.Throughput(
+        ttft_s=0.1, tokens_a_second=10.0, ttft_ratio=1.0, speed_ratio=1.7, ttft_spread=0.04,
+        speed_spread=0.04, memory=0,
+    )  # fmt: skip
+    paces = measuring.Paces(rounds=7, threads=1, load=0.0, models={RESULT: pace})
+    targets = gate.Targets(speed=wanted)
+    (check,) = checks_of(targets, result_file(8.0), paces, None)
+    assert check.verdict == verdict
+    assert check.found.startswith("1.70x [1.65, 1.75]")
+
+
+def test_a_model_that_predicts_no_numbers_is_rejected() -> None:
+    (check,) = checks_of(gate.Targets(), result_file(float("nan")), None, None)
+    assert check.verdict == "reject"
+    assert not checks_of(gate.Targets(), result_file(8.0), None, None)
+
+
+def result_file(perplexity: float) -> ResultFile:
+    reading = measuring.Reading(
+        tokens=9, perplexity=perplexity, error=0.1, ratio=1.0, low=1.0, high=1.0, kl=0.0, same_top=1.0
+    )  # fmt: skip
+    return ResultFile(
+        path="a.gguf", form="q8_0", bytes=9, bits=8.0, parameters=9, readings={DOMAIN: reading}
+    )
 
 
 def test_one_missed_target_rejects_and_one_open_leaves_it_open() -> None:
