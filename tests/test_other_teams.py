@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from processes import Serving, serving
+from slipway.commands.cache_explain import explained_lines
 from waiting import until
 
 PAGE = Path(__file__).parent.parent / "src" / "slipway" / "web" / "static"
@@ -112,3 +113,9 @@ def test_no_path_that_the_page_calls_holds_a_value_as_it_is() -> None:
     )
     for file in [*PAGE.glob("*.js"), *PAGE.glob("ops/*.js")]:
         assert not calls.search(file.read_text()), f"{file.name}: write at`…` or encodeURIComponent"
+
+
+def test_a_question_of_somebody_else_cannot_steer_the_terminal() -> None:
+    near = {"similarity": 0.9, "refused": None, "text": "hours\x1b]0;owned\x07\n\u202e?"}
+    found = {"app": "a", "outcome": "none", "why": "", "near": [near], "score": None, "bound": None}
+    assert all(line.isprintable() for line in explained_lines(found))

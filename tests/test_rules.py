@@ -127,7 +127,7 @@ def said(book: RuleBook, asked: str, today: str = "2026-03-10") -> str | None:
     return match.text if match is not None else None
 
 
-SECRET = "The bonus is 5000 crowns."
+SECRET = "The bonus is 5000 crowns.\x1b]0;\x9b\x85\u202e"
 OPEN = "We are open Monday to Friday, 9:00 to 17:00."
 
 
@@ -403,6 +403,7 @@ def test_a_proposed_rule_tells_nobody_what_they_may_not_read(
     assert found.groups == groups
     assert all(line.startswith(("#", "-", "  ")) for line in found.yaml().splitlines())
     assert yaml.safe_load(found.yaml())[0]["answer"] == SECRET
+    assert found.yaml().replace("\n", "").isprintable()
 
 
 def test_nobody_knows_which_of_several_groups_a_document_is_for(book: RuleBook) -> None:

@@ -17,6 +17,7 @@ from slipway.rules.normalising import normal_form
 from slipway.rules.reading import read_rules
 from slipway.rules.similarity import words_of
 from slipway.store import CollectedAnswer
+from slipway.terminal import printable
 from slipway.types import Record
 
 AT_LEAST = 3  # times that a question must have been asked
@@ -59,8 +60,10 @@ def commented(names: Sequence[str]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text as YAML reads it back, on one line; JSON's strings are YAML's."""
-    return json.dumps(text, ensure_ascii=False)
+    """Return a text as YAML reads it back, on one line; JSON's strings are YAML's, and so are the
+    escapes of control characters, which would steer the terminal.
+    """
+    return printable(json.dumps(text, ensure_ascii=False))
 
 
 class Asked(Record, frozen=True, kw_only=True):
