@@ -157,6 +157,25 @@ def test_a_server_that_starts_before_another_one_is_heard_again_counts_nothing_t
     asyncio.run(check())
 
 
+def test_a_call_that_waits_goes_on_when_its_limit_is_removed(redis: RedisServer) -> None:
+    async def check() -> None:
+        async with starting(redis) as start:
+            server = await start("one")
+            server.limit(0, usd_per_day=Decimal(1))
+            need = Need(model="m", tokens=1, amount=USD)
+            hold = await server.limits.hold([server.meter], need, 5.0)
+            waiting = asyncio.create_task(server.spend(1))
+            await server.be_heard()
+            assert not waiting.done()
+            server.limit()
+            await waiting
+            await server.spend(1)
+            hold.release()
+            assert (server.meter.held, server.meter.day.spent) == (0, 2 * USD)
+
+    asyncio.run(check())
+
+
 def test_a_lowered_limit_holds_for_servers_that_cannot_ask_redis(redis: RedisServer) -> None:
     async def check() -> None:
         async with starting(redis) as start:

@@ -219,6 +219,7 @@ class Admission(KnownKeys):
         if limits != meter.allowance:
             self.meters.late[meter.scope, meter.name] = meter
             meter.set_limits(limits)
+            self.meters.wake()  # calls that wait may fit now
 
     def use_limits(self) -> None:
         """Set the limits of the meters; call it when these settings come into force."""
