@@ -131,6 +131,7 @@ class Assembly:
         self.reader = MetricReader(lambda: self.current.pipeline, settings.metrics)
         compiled = self.compile(settings, None)
         compiled.pipeline.admission.use_limits()
+        meters.late.clear()  # no call began before these limits
         self.current = Current(settings, compiled.pipeline)
         self.key_watch.before_use = self.load_key_budgets
         self.telemetry = self.count_answers()
