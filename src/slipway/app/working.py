@@ -221,16 +221,16 @@ class FollowerAssembly(WorkerAssembly):
             await asyncio.sleep(TELL_S)
             rows, self.latest = self.latest, deque[LedgerRow]()
             limits, old = self.current.pipeline.admission.limits_owner, time.time() - KNOWN_S
-            told = [row for row in rows if limits(row.owner, row.tenant)]
-            if told:
-                body = [[row.owner, row.tenant, row.cost, row.at] for row in told]
+            known = [row for row in rows if limits(row.owner, row.tenant)]
+            if known:
+                body = [[row.owner, row.tenant, row.cost, row.at] for row in known]
                 try:
                     if self.crew.channel is None:
                         raise ChannelError("it is closed")  # noqa: TRY301
                     await self.crew.channel.call("first", "spent", body)
                 except ChannelError as error:
                     log.warning("the first worker does not know what was spent yet: %s", error)
-                    self.latest.extendleft(reversed(told))
+                    self.latest.extendleft(reversed(known))
             kept = (row for row in rows if row.at > old and not limits(row.owner, row.tenant))
             self.latest.extendleft(kept)
 
