@@ -111,13 +111,23 @@ def reconcile(
     with saved_records(settings) as store:
         rows = list(all_rows(store.ledger, which)) if store is not None else []
     if provider is not None:
-        rows = [row for row in rows if row.provider == provider]
+        rows = of_provider(rows, provider)
     found = work.reconcile(charged, rows, names)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
     else:
         click.echo("\n".join(work.lines(found)))
     context.exit(1 if found.differences else 0)
+
+
+def of_provider(rows: Sequence[LedgerRow], provider: str) -> list[LedgerRow]:
+    """Return the rows of one provider. Raises SettingsError if only others have rows."""
+    found = [row for row in rows if row.provider == provider]
+    if rows and not found:
+        others = ", ".join(f"`{each}`" for each in sorted({row.provider for row in rows}))
+        what = f"the ledger has no call of `{shown(provider)}` in this time, but of {others}"
+        raise SettingsError([f"--provider: {what}"])
+    return found
 
 
 def all_rows(ledger: Ledger, which: LedgerFilter) -> Iterator[LedgerRow]:
