@@ -270,7 +270,7 @@ class Admission(KnownKeys):
         scopes: tuple[tuple[Scope, str], ...] = (("key", owner), ("tenant", tenant))
         for scope in scopes:
             if at >= self.meters.read_until.get(scope, math.inf):
-                self.meters.late[scope].settle(0, cost, periods_now())
+                self.meters.meter(*scope).settle(0, cost, periods_now())
 
     def meters_of(self, asker: Asker, app: str) -> tuple[Meter, ...]:
         """Return the meters of those limits that apply to this question."""
