@@ -222,9 +222,14 @@ def test_conversations_are_found_by_their_words(store: RecordStore) -> None:
     assert kept.load("ben", "c1") is None
     assert [kept.delete("anna", "c3"), kept.delete("anna", "c3")] == [True, False]
     share = Shared(id="s", tenant="acme", owner="anna", turns="[]")
-    kept.save_share(share, days=30)
+    kept.save_share(share, days=30, at_most=9)
     assert kept.load_share("s", days=30) == share
     assert [kept.delete_share("s", "ben"), kept.delete_share("s", "anna")] == [False, True]
+    for owner, each in [("ben", "b"), ("anna", "1"), ("anna", "2"), ("anna", "3")]:
+        share = Shared(id=each, tenant="acme", owner=owner, turns="[]")
+        kept.save_share(share, days=30, at_most=2)
+    found = [each for each in "b123" if kept.load_share(each, days=30)]
+    assert found == ["b", "2", "3"], "only the owner's oldest link is dropped"
 
 
 def test_hits_of_rules_are_counted_once_and_answers_collected(store: RecordStore) -> None:
@@ -366,7 +371,8 @@ def filled(store: RecordStore) -> None:
     store.keys.add(key(1, groups=("ü",), models=("m",)), "hash-1")
     row = SavedConversation(id="c", title="租户", at=NOON, turns='["\\u0000"]')
     store.conversations.save("anna", row, at_most=3)
-    store.conversations.save_share(Shared(id="s", tenant="a", owner="anna", turns="[]"), days=10**5)
+    share = Shared(id="s", tenant="a", owner="anna", turns="[]")
+    store.conversations.save_share(share, days=10**5, at_most=9)
     store.rules.count_hits([hit(1)], days=10**5, at_most=100)
     store.history.save("a", [HistoryRow(step_s=60, at=NOON, counts=b"\0\1")], drop_before={})
     store.history.save_alerts("a", {"Watchdog": b"\2"})
