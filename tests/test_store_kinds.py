@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,30 @@ def test_rows_beyond_what_memory_holds_wait_in_the_journal(
     assert store.ledger.rows(LedgerFilter(), limit=9_999) == rows
     assert list((tmp_path / "journal").iterdir()) == []
     store.close()
+
+
+def test_rows_that_wait_are_waited_for_while_others_come(
+    addresses: dict[str, str], tmp_path: Path
+) -> None:
+    """Whenever rows are saved, another one comes, so that one always waits."""
+    with closing(open_records(Settings(store=addresses["sqlite"]))) as store:
+        writer = RowWriter(lambda: store, tmp_path / "journal")
+        numbers, ended = count(10), threading.Event()
+
+        def add_another(kind: str, saved: Sequence[Any]) -> None:
+            if not ended.is_set():
+                writer.add(booked(next(numbers)))
+
+        writer.saved = add_another
+        for number in range(10):
+            writer.add(booked(number))
+        for _ in range(3):
+            assert writer.flush(5.0)
+            assert writer.waiting
+        saved = {row.id for row in store.ledger.rows(LedgerFilter(), limit=99_999)}
+        assert saved >= {booked(number).id for number in range(10)}
+        ended.set()
+        writer.close()
 
 
 # backups

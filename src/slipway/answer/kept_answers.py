@@ -16,7 +16,7 @@ import msgspec
 from slipway import ledger
 from slipway.answer.answering import compose, done, is_ruled, report_usage, settle, sourced
 from slipway.answer.draft import Draft, Say
-from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale, note_kept
+from slipway.answer.kept_chat import NOTHING_KEPT, is_of_other, may_be_stale, note_kept
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import search_again, searched_sections
 from slipway.answer.same_answer import SaidAnswer
@@ -46,7 +46,9 @@ from slipway.types import (
 )
 
 # Notices of answers that are not as good as they should be: another question deserves a better one
-LESSER = frozenset({"degraded", "smaller", "failover", "continued", "length", "content_filter"})
+LESSER = frozenset(
+    {"degraded", "at_limit", "smaller", "failover", "continued", "length", "content_filter"}
+)
 KEPT_EVENTS: dict[str, type[Event]] = {
     each.__name__: each for each in (SourceFound, SectionState, Delta, Citation, Notice)
 }
@@ -344,8 +346,12 @@ def joined(events: Iterable[Event]) -> Iterable[Event]:
 # An answer in progress
 
 
-async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say) -> None:
-    """Answer by a call that identical questions share."""
+async def answer_by_flight(
+    asked: KeptAsk, draft: Draft, tally: Tally, say: Say, *, again: bool = False
+) -> None:
+    """Answer by a call that identical questions share. `again` if such a call was refused before,
+    since the limit of another key was reached.
+    """
     flights = asked.cache.flights
     shares = asked.policy.flights and asked.question.cache != "refresh"
     found = joinable(asked) if shares else None
@@ -357,12 +363,20 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     flights.enter(flight)
     try:
         await take(flight, tally, say)
-    except (SlipwayError, asyncio.CancelledError):
-        draft.adopt(flight.draft)
-        raise
+    except (SlipwayError, asyncio.CancelledError) as error:
+        is_ours = again or not is_of_other(flight, tally)
+        if is_ours or not isinstance(error, SlipwayError):
+            draft.adopt(flight.draft)
+            raise
+        is_refused = True
+    else:
+        is_refused = False
     finally:
         await flights.leave(flight)
         book(flight, draft, tally)
+    if is_refused:
+        await answer_by_flight(asked, draft, tally, say, again=True)
+        return
     end(asked, flight, draft, tally, say)
 
 

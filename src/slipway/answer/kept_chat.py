@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -25,6 +25,12 @@ COMPLETE = frozenset({"stop", "tool_calls", "function_call"})  # finish reasons 
 REFUSED = re.compile(rb'"refusal"\s*:\s*"[^"]')
 LARGE_BODY = 1024 * 1024  # bytes; the key of a larger request is made in a thread
 NOTHING_KEPT = "No answer to this question is kept."
+
+
+class TalliedFlight(Protocol):
+    """A flight whose tally says who began it."""
+
+    tally: Tally
 
 
 class ChatFlight(Flight[Piece]):
@@ -237,9 +243,16 @@ def is_about_usage(event: bytes) -> bool:
 
 
 async def answer_by_flight(
-    question: KeptQuestion, tally: Tally, writer: ResponseWriter, *, fresh: bool
+    question: KeptQuestion,
+    tally: Tally,
+    writer: ResponseWriter,
+    *,
+    fresh: bool,
+    again: bool = False,
 ) -> None:
-    """Answer by a call that identical questions share; `fresh`: by one that begins now."""
+    """Answer by a call that identical questions share; `fresh`: by one that begins now. `again` if
+    such a call was refused before, since the limit of another key was reached.
+    """
     flights = question.cache.flights
     flight = None if fresh or not question.policy.flights else joinable(question)
     is_mine = flight is None
@@ -248,9 +261,23 @@ async def answer_by_flight(
     flights.enter(flight)
     try:
         await take(question, flight, tally, writer, is_mine=is_mine, fresh=fresh)
+    except ProviderError:
+        if again or not is_of_other(flight, tally):
+            raise
+    else:
+        return
     finally:
         await flights.leave(flight)
         book(flight, tally)
+    await answer_by_flight(question, tally, writer, fresh=fresh, again=True)
+
+
+def is_of_other(flight: TalliedFlight, tally: Tally) -> bool:
+    """Return whether a flight may have failed because of a limit that is not ours: another key
+    began it, and nothing of it was sent.
+    """
+    shared = flight.tally
+    return shared.is_limited and shared.asker.owner != tally.asker.owner and tally.first_at is None
 
 
 def joinable(question: KeptQuestion) -> ChatFlight | None:

@@ -170,6 +170,10 @@ class HttpConnection(asyncio.Protocol):
             self.fail(ProviderDown(f"{self.pool.who} ended the connection without an answer."))
 
     # httptools' side
+    def on_message_begin(self) -> None:
+        if self.complete:  # it would overwrite the reply that is here already
+            raise ValueError("a second response")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
 

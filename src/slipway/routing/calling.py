@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from slipway.errors import ProviderError, ProviderLimit
+from slipway.errors import LimitReached, ProviderError, ProviderLimit
 from slipway.providers import Call, Completion
 from slipway.routing.attempt import Attempt, AttemptUsage, CallContext, finish_trial
 from slipway.routing.attempts import Attempts, Availability, CallModel, GiveUp, WaitUntil
@@ -34,6 +34,7 @@ class RoutedAnswer:
     # The stream's first events: a continuation keeps their id
     _opening: Sequence[Piece] = ()
     _finished = _probed = False
+    is_limited = False  # a call was refused, since a limit of the asker is reached
     _is_plain = True  # no part of a tool call or of audio was shown
     _splice: Splice | None = None
 
@@ -241,6 +242,8 @@ class RoutedAnswer:
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         attempt.end(error)
+        if isinstance(error, LimitReached):
+            self.is_limited = True
         rests_until = self._availability(attempt.index).until
         if (
             isinstance(error, ProviderLimit)

@@ -29,9 +29,7 @@ from slipway.web.guard import JSON, Guard, respond
 from slipway.web.request_json import parse_json
 from slipway.web.routes import ApiRoute, AsgiHandler
 
-MOST = (
-    500  # conversations of one reader, and links; the oldest that are not pinned are dropped first
-)
+MOST = 500  # conversations of a reader, and links; the oldest unpinned ones are dropped first
 LARGEST = 4 * 1024 * 1024  # bytes of one conversation
 MOST_TURNS = 200
 SHARED_DAYS = 30
