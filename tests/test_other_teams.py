@@ -2,16 +2,27 @@
 its answers.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Semaphore
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
 
 from processes import Serving, serving
-from waiting import until
+from slipway.commands.cache_explain import explained_lines
+from slipway.knowledge.attachments import Attachment
+from slipway.settings import Settings
+from slipway.types import Asker
+from slipway.web.attachments import READ_AT_ONCE, AttachmentRoutes
+from waiting import PATIENCE_S, until
 
 PAGE = Path(__file__).parent.parent / "src" / "slipway" / "web" / "static"
 KEYS: dict[str, dict[str, Any]] = {
@@ -112,3 +123,59 @@ def test_no_path_that_the_page_calls_holds_a_value_as_it_is() -> None:
     )
     for file in [*PAGE.glob("*.js"), *PAGE.glob("ops/*.js")]:
         assert not calls.search(file.read_text()), f"{file.name}: write at`…` or encodeURIComponent"
+
+
+def test_a_question_of_somebody_else_cannot_steer_the_terminal() -> None:
+    near = {"similarity": 0.9, "refused": None, "text": "hours\x1b]0;owned\x07\n\u202e?"}
+    found = {"app": "a", "outcome": "none", "why": "", "near": [near], "score": None, "bound": None}
+    assert all(line.isprintable() for line in explained_lines(found))
+
+
+FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
+    b"words\r\n--x--\r\n"
+)
+
+
+def attaching() -> Request:
+    """Return a request that attaches a small file."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": FORM, "more_body": False}
+
+    scope = {
+        "type": "http",
+        "headers": [(b"content-type", b"multipart/form-data; boundary=x")],
+        "extensions": {"slipway": SimpleNamespace(keep_reading=lambda: None)},
+        "slipway.asker": Asker(owner="a"),
+    }
+    return Request(scope, receive)
+
+
+def test_files_that_wait_to_be_read_are_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may have 50 MB, and everybody may attach many at once."""
+    begun, go_on, in_memory = Semaphore(0), Event(), list[bytes]()
+
+    def add(owner: str, name: str, data: bytes, deadline_s: float) -> Attachment:
+        begun.release()
+        assert go_on.wait(PATIENCE_S)
+        return Attachment(id="att-1", owner=owner, name=name, passages=())
+
+    async def read(upload: UploadFile, size: int = -1) -> bytes:
+        in_memory.append(b"words")
+        return in_memory[-1]
+
+    async def attach_many() -> list[Response]:
+        current: Any = SimpleNamespace(settings=Settings())
+        routes = AttachmentRoutes(current, SimpleNamespace(add=add))  # type: ignore[arg-type]
+        tasks = [asyncio.create_task(routes.add(attaching())) for _ in range(10)]
+        for _ in range(READ_AT_ONCE):
+            assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE_S)
+        for _ in range(100):  # the others have come as far as they can
+            await asyncio.sleep(0)
+        assert len(in_memory) == READ_AT_ONCE
+        go_on.set()
+        return await asyncio.gather(*tasks)
+
+    monkeypatch.setattr(UploadFile, "read", read)
+    assert [reply.status_code for reply in asyncio.run(attach_many())] == [200] * 10

@@ -206,6 +206,15 @@ def test_keys_change_the_version_and_keep_their_hashes(store: RecordStore) -> No
     assert version > 2
 
 
+def test_sessions_that_were_signed_out_are_kept_until_they_would_have_ended(
+    store: RecordStore,
+) -> None:
+    later = time.time() + 60
+    for session, end in [("a", time.time() - 60), ("b", later), ("b", later), ("c", later)]:
+        store.end_session(session, end)
+    assert store.ended_sessions() == {"b": later, "c": later}
+
+
 def test_conversations_are_found_by_their_words(store: RecordStore) -> None:
     kept = store.conversations
     for number in range(4):

@@ -339,7 +339,7 @@ class Assembly:
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
-            *LoginRoutes(self.current, self.sealer).paths(),
+            *LoginRoutes(self.current, self.sealer, self.records).paths(),
             *ConversationRoutes(self.current, self.records, lambda: self.asgi).paths(),
             *KeyRoutes(desk, self.key_watch.look, lambda: self.asgi).paths(),
             *page_paths(self.current),
@@ -414,8 +414,8 @@ class Assembly:
         if self._sealer is None:
             secret = self.records.secret()
             if secret is None:  # it is looked for again at the next request
-                return Sealer(self.store().secret)
-            self._sealer = Sealer(secret)
+                return Sealer(self.store().secret, self.records.ended)
+            self._sealer = Sealer(secret, self.records.ended)
         return self._sealer
 
     @asynccontextmanager
