@@ -78,6 +78,10 @@ REPLIES: dict[str, Reply] = {
         events(chunk('{"refusal":"I cannot"}'), chunk("{}", '"stop"'), b"[DONE]"),
         whole(completion("stop", refusal="I cannot")),
     ),
+    "empty": form(
+        events(chunk('{"role":"assistant","content":""}'), chunk("{}", '"stop"'), b"[DONE]"),
+        whole(completion("stop", content="")),
+    ),
     "cut": cut,
     "once-streamed": once(SAID),
     "once-whole": once(whole(json.dumps(COMPLETION).encode())),
@@ -206,7 +210,7 @@ def test_completions_of_the_older_form_are_kept_as_well(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("model", ["length", "filtered", "refused", "cut"])
+@pytest.mark.parametrize("model", ["length", "filtered", "refused", "empty", "cut"])
 def test_only_complete_answers_are_kept(kept: Kept, model: str, stream: bool) -> None:
     text = f"incomplete {stream}"
     kept.ask(model, text, stream=stream)

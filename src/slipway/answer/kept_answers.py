@@ -304,6 +304,8 @@ def entry_of(asked: KeptAsk, flight: AnswerFlight, version: str) -> KeptAnswer |
         return None
     if any(section.state != "done" for section in draft.sections):
         return None
+    if not any(isinstance(event, Delta) for event in flight.items):
+        return None
     body = KeptBody(
         events=[
             (type(event).__name__, msgspec.Raw(encode_body(event)))
