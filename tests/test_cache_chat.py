@@ -122,6 +122,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
             if name != "warm"
         }
         models |= {name: {**models[name], "cache": OLD} for name in models if "once" in name}
+        for variant in ("a", "b"):
+            models[f"plain-{variant}"] = {
+                **models["plain"],
+                "name": "plain",
+                "headers": {"X-Config": variant},
+            }
         settings = {
             "cache": {"exact": "1h"},
             "keys": [
@@ -238,6 +244,11 @@ def test_all_that_shapes_an_answer_is_in_the_key(kept: Kept, more: dict[str, Any
     kept.ask("plain", "k")
     assert state(kept.ask("plain", "k", **more)) == "miss"
     assert state(kept.ask("plain", "k", **more)) == "hit"
+
+
+def test_models_that_differ_in_their_headers_have_different_answers(kept: Kept) -> None:
+    states = [state(kept.ask(f"plain-{variant}", "Which?")) for variant in ("a", "b", "a")]
+    assert states == ["miss", "miss", "hit"]
 
 
 def test_the_order_of_fields_is_not_in_the_key(kept: Kept) -> None:

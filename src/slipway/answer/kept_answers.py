@@ -366,7 +366,7 @@ async def answer_by_flight(
     try:
         await take(flight, tally, say)
     except (SlipwayError, asyncio.CancelledError) as error:
-        is_ours = again or not is_of_other(flight, tally)
+        is_ours = again or bool(flight.draft.sources) or not is_of_other(flight, tally)
         if is_ours or not isinstance(error, SlipwayError):
             draft.adopt(flight.draft)
             raise
