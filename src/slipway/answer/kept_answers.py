@@ -304,6 +304,8 @@ def entry_of(asked: KeptAsk, flight: AnswerFlight, version: str) -> KeptAnswer |
         return None
     if any(section.state != "done" for section in draft.sections):
         return None
+    if not any(isinstance(event, Delta) for event in flight.items):
+        return None
     body = KeptBody(
         events=[
             (type(event).__name__, msgspec.Raw(encode_body(event)))
@@ -364,7 +366,7 @@ async def answer_by_flight(
     try:
         await take(flight, tally, say)
     except (SlipwayError, asyncio.CancelledError) as error:
-        is_ours = again or not is_of_other(flight, tally)
+        is_ours = again or bool(flight.draft.sources) or not is_of_other(flight, tally)
         if is_ours or not isinstance(error, SlipwayError):
             draft.adopt(flight.draft)
             raise
