@@ -17,11 +17,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from processes import Serving, serving
+from slipway.admission import Admission
 from slipway.commands.cache_explain import explained_lines
 from slipway.knowledge.attachments import Attachment
 from slipway.settings import Settings
 from slipway.types import Asker
 from slipway.web.attachments import READ_AT_ONCE, AttachmentRoutes
+from slipway.web.conversations import SharedSource, SharedTurn, unreadable
 from waiting import PATIENCE_S, until
 
 PAGE = Path(__file__).parent.parent / "src" / "slipway" / "web" / "static"
@@ -179,3 +181,27 @@ def test_files_that_wait_to_be_read_are_not_in_memory(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(UploadFile, "read", read)
     assert [reply.status_code for reply in asyncio.run(attach_many())] == [200] * 10
+
+
+def test_the_documents_of_an_app_are_listed_once_for_a_shared_conversation() -> None:
+    """There may be many of both: 200 turns, and a hundred thousand documents."""
+    listed = list[Asker]()
+
+    def documents(asker: Asker) -> list[Any]:
+        listed.append(asker)
+        return [SimpleNamespace(path="a.md")]
+
+    app = SimpleNamespace(knowledge=SimpleNamespace(documents=documents))
+    pipeline: Any = SimpleNamespace(admission=Admission([], 1), apps={"a": app}, routes={"m": None})
+    turn = SharedTurn(question="q", app="a", sources=[SharedSource(path="a.md")])
+    other = SharedTurn(question="q", app="m", sources=[])
+    asker = Asker(owner="x")
+    assert unreadable(pipeline, [turn, other] * 100, asker) is None
+    assert len(listed) == 1
+    for wrong in (
+        SharedTurn(question="q", app="a", sources=[SharedSource(path="b.md")]),
+        SharedTurn(question="q", app="m", sources=[SharedSource(path="a.md")]),
+        SharedTurn(question="q", app="none", sources=[]),
+    ):
+        assert unreadable(pipeline, [turn, wrong], asker) == 1
+    assert unreadable(pipeline, [other, turn], Asker(owner="x", apps=frozenset(["m"]))) == 1

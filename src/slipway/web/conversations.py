@@ -184,13 +184,14 @@ class ConversationRoutes:
     async def share(self, scope: Scope, receive: Receive, send: Send) -> None:
         sent = parse_json(await self.body(scope, receive), decode_share)
         asker: Asker = scope["slipway.asker"]
-        for n, turn in enumerate(shared_turns(sent.turns)):
-            if not may_read(self.current.pipeline, turn, asker):
-                raise BadRequest(
-                    f"`turns[{n}]` is of an app, or cites a document, that you may not read.",
-                    "Share what you asked yourself.",
-                    param=f"turns[{n}]",
-                )
+        turns, pipeline = shared_turns(sent.turns), self.current.pipeline
+        n = await asyncio.to_thread(unreadable, pipeline, turns, asker)
+        if n is not None:
+            raise BadRequest(
+                f"`turns[{n}]` is of an app, or cites a document, that you may not read.",
+                "Share what you asked yourself.",
+                param=f"turns[{n}]",
+            )
         share = Shared(
             id=new_id("shr"),
             tenant=asker.tenant,
@@ -207,11 +208,8 @@ class ConversationRoutes:
         if found is None or found.tenant != asker.tenant:
             raise NotFound(_NO_SHARE, _MAY_BE, param="id")
         turns = msgspec.json.decode(found.turns)
-        pipeline = self.current.pipeline
-        allowed = await asyncio.to_thread(
-            lambda: all(may_read(pipeline, turn, asker) for turn in shared_turns(turns))
-        )
-        if not allowed:
+        n = await asyncio.to_thread(unreadable, self.current.pipeline, shared_turns(turns), asker)
+        if n is not None:
             raise NotFound(_NO_SHARE, _MAY_BE, param="id")
         return reply({"id": found.id, "turns": turns})
 
@@ -267,17 +265,23 @@ def shared_turns(turns: list[dict[str, Any]]) -> list[SharedTurn]:
         ) from None
 
 
-def may_read(pipeline: Pipeline, turn: SharedTurn, asker: Asker) -> bool:
-    """Say whether the asker may call the turn's app and read every document that was found."""
-    if not pipeline.admission.may_call(asker, turn.app):
-        return False
-    app = pipeline.apps.get(turn.app)
-    if app is None:
-        return turn.app in pipeline.routes and not turn.sources
-    if app.knowledge is None:
-        return not turn.sources
-    readable = {doc.path for doc in app.knowledge.documents(asker)}
-    return readable.issuperset(source.path for source in turn.sources)
+def unreadable(pipeline: Pipeline, turns: list[SharedTurn], asker: Asker) -> int | None:
+    """Return the number of the first turn of an app that the asker may not call, or with a document
+    that it may not read; None if there is none. Blocks while an app's documents are listed.
+    """
+    readable = dict[str, set[str]]()
+    for n, turn in enumerate(turns):
+        if not pipeline.admission.may_call(asker, turn.app):
+            return n
+        app = pipeline.apps.get(turn.app)
+        if app is None and turn.app not in pipeline.routes:
+            return n
+        if turn.app not in readable:
+            docs = app.knowledge.documents(asker) if app is not None and app.knowledge else []
+            readable[turn.app] = {doc.path for doc in docs}
+        if not readable[turn.app].issuperset(source.path for source in turn.sources):
+            return n
+    return None
 
 
 def reply(data: Any) -> Response:
