@@ -29,7 +29,7 @@ from slipway.web.guard import JSON, Guard, respond
 from slipway.web.request_json import parse_json
 from slipway.web.routes import ApiRoute, AsgiHandler
 
-MOST = 500  # conversations of one reader; the oldest that are not pinned are dropped first
+MOST = 500  # conversations of a reader, and links; the oldest unpinned ones are dropped first
 LARGEST = 4 * 1024 * 1024  # bytes of one conversation
 MOST_TURNS = 200
 SHARED_DAYS = 30
@@ -139,14 +139,7 @@ class ConversationRoutes:
         self.check_kept()
         wanted = Request(scope).path_params["id"]
         check_id(wanted)
-        body = await self.guard().body(scope, receive)
-        if len(body) > LARGEST:
-            raise BadRequest(
-                f"The conversation is larger than {LARGEST // 1024 // 1024} MiB.",
-                "Begin a new one.",
-                param="turns",
-            )
-        sent = parse_json(body, decode_conversation)
+        sent = parse_json(await self.body(scope, receive), decode_conversation)
         row = SavedConversation(
             id=wanted,
             title=sent.title,
@@ -166,6 +159,19 @@ class ConversationRoutes:
             raise NotFound(_NO_CONVERSATION, param="id")
         return reply({"id": wanted, "deleted": True})
 
+    async def body(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the body of a request that holds a conversation. Raises BadRequest if it is too
+        large to be kept.
+        """
+        body = await self.guard().body(scope, receive)
+        if len(body) > LARGEST:
+            raise BadRequest(
+                f"The conversation is larger than {LARGEST // 1024 // 1024} MiB.",
+                "Begin a new one.",
+                param="turns",
+            )
+        return body
+
     def check_kept(self) -> None:
         if self.current.settings.conversations != "server":
             raise NotFound(
@@ -176,7 +182,7 @@ class ConversationRoutes:
     # shared links
 
     async def share(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = parse_json(await self.guard().body(scope, receive), decode_share)
+        sent = parse_json(await self.body(scope, receive), decode_share)
         asker: Asker = scope["slipway.asker"]
         for n, turn in enumerate(shared_turns(sent.turns)):
             if not may_read(self.current.pipeline, turn, asker):
@@ -191,7 +197,7 @@ class ConversationRoutes:
             owner=owner_of(scope),
             turns=encode_json(sent.turns).decode(),
         )
-        await self.call(lambda kept: kept.save_share(share, days=SHARED_DAYS))
+        await self.call(lambda kept: kept.save_share(share, days=SHARED_DAYS, at_most=MOST))
         await respond(send, 200, JSON, encode_json({"id": share.id, "days": SHARED_DAYS}))
 
     async def shared(self, request: Request) -> Response:
