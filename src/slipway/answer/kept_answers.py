@@ -362,13 +362,14 @@ async def answer_by_flight(
     if not is_mine:
         nothing_learned(asked)
     tally.cache = how(asked) if is_mine else "flight"
+    shown = set[int]()
     flights.enter(flight)
     try:
-        await take(flight, tally, say)
+        await take(flight, tally, say, shown)
     except (SlipwayError, asyncio.CancelledError) as error:
         is_ours = again or bool(flight.draft.sources) or not is_of_other(flight, tally)
         if is_ours or not isinstance(error, SlipwayError):
-            draft.adopt(flight.draft)
+            draft.adopt(flight.draft, shown)
             raise
         is_refused = True
     else:
@@ -425,15 +426,17 @@ async def fly(asked: KeptAsk, flight: AnswerFlight) -> None:
         asked.cache.work_in_background(learn(asked, asked.similar, entry))
 
 
-async def take(flight: AnswerFlight, tally: Tally, say: Say) -> None:
+async def take(flight: AnswerFlight, tally: Tally, say: Say, shown: set[int]) -> None:
     """Send what the answer in progress brings, from its beginning; only the latest of the progress
-    that was made before.
+    that was made before. Add the sections that were sent to their end to `shown`.
     """
     async for events in flight.follow():
         last = len(events) - 1
         for number, event in enumerate(events):
             if type(event) is Delta:
                 tally.mark_first_words()
+            elif type(event) is SectionState and event.state == "done":
+                shown.add(event.index)
             if type(event) is not Progress or number == last:
                 say(event)
 

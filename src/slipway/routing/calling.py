@@ -143,7 +143,6 @@ class RoutedAnswer:
         broken = self.attempt
         broken.end(error)
         self._keep(broken)
-        self._attempt = None
         if (
             self._finished
             or not self._is_plain
@@ -151,15 +150,10 @@ class RoutedAnswer:
             or not can_be_continued(self.call)
             or not self.attempts.interrupted(broken.index, error)
         ):
-            self._attempt = broken
             raise error
         shown = "".join(self._text)
-        try:
-            while (attempt := await self._next_attempt(self.call, shown)) is None:
-                pass
-        except BaseException:
-            self._attempt = broken
-            raise
+        while (attempt := await self._next_attempt(self.call, shown)) is None:
+            pass  # until then, the model that broke off has written the answer
         self._attempt = attempt
         self._splice = Splice(
             self._opening,
