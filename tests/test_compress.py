@@ -188,6 +188,30 @@ def test_answers_to_questions_of_ones_own_are_compared_one_by_one(home: Path) ->
     assert json.loads(done.stdout)["registered"]["why"] == "the verdict is undecided"
 
 
+def test_text_and_documents_that_changed_are_read_again(home: Path) -> None:
+    """A folder keeps its name when its files change, and so do the pages of --docs."""
+    (home / "texts").mkdir()
+    texts(home / "texts" / "a.jsonl", 20)
+    (home / "docs").mkdir()
+    (home / "docs" / "berth.md").write_text("# Berth\n\nBerth 1 costs 7 coins a day.\n")
+    gold = [{"page": "berth.md"}]
+    asked = {"question": "What does berth 1 cost?", "gold": gold, "answer": "7 coins"}
+    (home / "q.jsonl").write_text(json.dumps(asked))
+    args = ("tiny.gguf", "--quant", "q8_0", "--rounds", "0", "--test", "texts", "--questions",
+            "q.jsonl", "--docs", "docs", "--out", "out")  # fmt: skip
+    first = compress(home, *args)
+    assert first.returncode == 1, first.stderr
+    assert "on 1 questions; undecided, about 182 more items" in first.stdout
+    before = state(home)
+    (home / "docs" / "berth.md").write_text("# Berth\n\nBerth 1 costs 8 coins a day.\n")
+    assert compress(home, *args).returncode == 1
+    after = state(home)
+    assert {name for name in after if after[name] != before[name]} == {"gate"}
+    texts(home / "texts" / "a.jsonl", 40)
+    assert compress(home, *args).returncode == 1
+    assert state(home)["text"]["key"] != after["text"]["key"]
+
+
 # Bad input
 
 
@@ -200,6 +224,8 @@ def _bad(home: Path) -> dict[str, tuple[list[str], str]]:
     (strange / "config.json").write_text('{"model_type": "mamba"}')
     few = home / "few.txt"
     few.write_text("\n\n".join(f"Line {n} of a short text." for n in range(20)))
+    (home / "s.yaml").write_text("models: {a: {base_url: x}}\nroutes: {main: [a]}\n")
+    (home / "no-answer.jsonl").write_text('{"question": "What?", "gold": [{"page": "few.txt"}]}')
     whole = texts(home / "whole.jsonl")
     part = home / "part.jsonl"
     part.write_text("\n".join(whole.read_text().splitlines()[:10]))
@@ -226,18 +252,39 @@ def _bad(home: Path) -> dict[str, tuple[list[str], str]]:
         "questions": (["tiny.gguf", "--questions", "q.jsonl"], "answers are measured only with --docs"),
         "docs": (["tiny.gguf", "--questions", "q.jsonl", "--docs", "none"], "does not exist"),
         "canary": (["tiny.gguf", "--canary", "much"], "--canary: `much` is not a share; write `5%`"),
-        "recipe": (["tiny.gguf", "--recipe", "int3"], "--recipe: `int3` is not one; choose awq, gptq"),
+        "out": (["tiny.gguf", "--out", "few.txt"], "--out: few.txt is a file; name a folder"),
+        "own file": (["tiny.gguf", "--name", "original.f16"], "is a file of the run itself; choose"),
+        "itself": (["tiny.gguf", "--out", ".", "--name", "tiny"], "tiny.gguf would be written over"),
+        "route": (
+            ["tiny.gguf", "--config", "s.yaml", "--route", "mian"],
+            "--route: there is no route `mian`; there are: main",
+        ),
+        "taken": (["tiny.gguf", "--config", "s.yaml", "--name", "a"], "a model `a` that does not run"),
+        "unanswered": (
+            ["tiny.gguf", "--questions", "no-answer.jsonl", "--docs", "few.txt"],
+            "none of them has an `answer` or is `unanswerable`",
+        ),
+        "minutes": (["tiny.gguf", "--minutes", "nan"], "--minutes: nan is not possible"),
+        "price": (["tiny.gguf", "--price-hour", "inf"], "--price-hour: inf is not a price"),
+        "no place": (["tiny.gguf", "--out", "/proc/x/y"], "--out: /proc/x/y cannot be made"),
+        "gguf recipe": (["tiny.gguf", "--recipe", "awq"], "llm-compressor reads no GGUF files"),
+        "convert": (["convert", "tiny.gguf", "/proc/x"], "OUT: /proc/x cannot be written"),
+        "recipe": (["tiny", "--recipe", "int3"], "--recipe: `int3` is not one; choose awq, gptq"),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [
     "no such model", "no model", "cut short", "empty folder", "architecture", "few lines", "no text",
     "overlap", "size", "target", "quality", "speed", "form", "depth", "width", "zeros", "questions", "docs", "canary", "recipe",
+    "out", "own file", "itself", "route", "taken", "unanswered", "minutes", "price", "no place", "gguf recipe", "convert",
 ])  # fmt: skip
 def test_bad_input_gets_a_sentence_that_names_it(home: Path, name: str) -> None:
     args, sentence = _bad(home)[name]
-    done = compress(home, *args, "--rounds", "0", "--out", "out")
+    out = [] if "--out" in args else ["--out", "out"]
+    more = [] if args[0] == "convert" else ["--rounds", "0", *out]
+    done = compress(home, *args, *more)
     assert done.returncode == 2, done.stderr
+    assert not list((home / "out").glob("*.gguf")) or name == "size"  # before anything is made
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -264,6 +311,47 @@ def test_too_little_disk_space_is_reported_first_with_the_estimate(home: Path) -
     assert done.returncode == 2
     assert "--out: about 40000.0 GB are needed on the disk of out, and " in done.stderr
     assert not (home / "out" / "original.f16.gguf").exists()
+
+
+def test_a_full_disk_is_reported_and_nothing_half_is_left(home: Path) -> None:
+    limit = ["sh", "-c", 'ulimit -f 300; exec "$@"', "sh"]
+    done = subprocess.run(
+        [*limit, *COMMAND, "compress", "tiny.gguf", "--quant", "q8_0", "--rounds", "0", "--out", "out"],
+        cwd=home, capture_output=True, text=True, check=False,
+        env={**os.environ, "SLIPWAY_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "slipway: A file could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((home / "out").glob(".*.part"))
+
+
+def test_numbers_are_not_rounded_by_the_text_of_the_test(home: Path) -> None:
+    assert (
+        compress(home, "tiny.gguf", "--quant", "q4_0", "--rounds", "0", "--out", "out").returncode
+        == 0
+    )
+    kept = json.loads((home / "out" / "texts.json").read_text())
+    assert len(kept["other"]) == 8
+    assert len(kept["calibration"]) == 16
+    assert not [window for window in kept["calibration"] if window in kept["other"]]
+
+
+def test_a_perplexity_without_text_of_the_domain_says_what_was_read(home: Path) -> None:
+    done = compress(
+        home, "tiny.gguf", "--target", "perplexity=+8%", "--rounds", "0", "--out", "out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "on general text, since none of your domain was given: keep" in done.stdout
+
+
+def test_the_result_of_another_model_is_not_replaced(home: Path) -> None:
+    (home / "other").mkdir()
+    write_network(home / "other" / "tiny.gguf", seed=1)
+    assert compress(home, "tiny.gguf", "--quant", "q8_0", "--rounds", "0").returncode == 0
+    done = compress(home, "other/tiny.gguf", "--quant", "q8_0", "--rounds", "0")
+    assert done.returncode == 2
+    assert f"`tiny-small` were made from {home / 'tiny.gguf'}, and would be replaced" in done.stderr
 
 
 # The way back, and the share of a route

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from slipway.compress import gate, measuring, pruning, quantising, registering, 
 from slipway.compress.activations import logits
 from slipway.compress.checkpoint import (
     Checkpoint,
+    Field,
     Floats,
     Tensor,
     read_gguf,
@@ -26,8 +28,12 @@ from slipway.compress.checkpoint import (
     stores_twice,
     tensor_bytes,
 )
+from slipway.compress.huggingface import read_folder, write_folder
+from slipway.compress.judging import checks_of
 from slipway.compress.recipes import RECIPES, recipe_text
+from slipway.compress.results import DOMAIN, RESULT, ResultFile
 from slipway.compress.runner import Runner, Window
+from slipway.compress.state import held
 from slipway.errors import SettingsError, SlipwayError
 
 KINDS = ("llama", "qwen2", "qwen3")
@@ -67,6 +73,96 @@ def test_a_model_goes_to_hugging_face_and_back_unchanged(tmp_path: Path, kind: s
     for name in kept:
         key = f"tokenizer.ggml.{name}"
         assert before.fields[key].value == after.fields[key].value, name
+
+
+def safetensors(path: Path, changed: dict[str, Any], zeros: bool = False) -> None:
+    """Write the folder's file again with other tensors in its head, or with other numbers."""
+    data = (path.parent / "model.safetensors").read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:end]) | changed
+    words = json.dumps({name: about for name, about in head.items() if about}).encode()
+    rest = bytes(len(data) - end) if zeros else data[end:]
+    path.write_bytes(len(words).to_bytes(8, "little") + words + rest)
+
+
+BIAS = {
+    "model.layers.0.self_attn.o_proj.bias": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}
+}
+BROKEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "scaled": ({"rope_parameters": {"rope_type": "llama3"}}, {}, "are scaled by `llama3`"),
+    "head": ({"tie_word_embeddings": False}, {"lm_head.weight": None}, "`lm_head.weight` is missing"),
+    "bias": ({}, BIAS, "tensors that its architecture does not know, such as `model.layers.0"),
+    "heads": ({"num_attention_heads": 5}, {}, "it states 5 heads and 2 of keys and values"),
+    "no number": ({"hidden_size": "wide"}, {}, "`hidden_size` of config.json is not a number"),
+    "shape": ({"intermediate_size": 500}, {}, "by the model's own numbers it is 500 x 64"),
+    "no shape": ({}, {"model.norm.weight": {"dtype": "F16"}}, "does not describe `model.norm.weight`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_folder_that_would_become_another_model_is_refused(tmp_path: Path, name: str) -> None:
+    folder, (config, head, sentence) = tmp_path / "folder", BROKEN[name]
+    write_folder(read_gguf(write_network(tmp_path / "a.gguf")), folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    safetensors(folder / "model.safetensors", head)
+    with pytest.raises(SettingsError) as refused:
+        read_folder(folder)
+    assert sentence in str(refused.value)
+
+
+def test_only_the_files_that_belong_to_the_folder_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    write_folder(read_gguf(write_network(tmp_path / "a.gguf")), folder)
+    wanted = read_folder(folder).tensors["token_embd.weight"].load()
+    safetensors(folder / "older-00001-of-00002.safetensors", {}, zeros=True)
+    assert np.array_equal(read_folder(folder).tensors["token_embd.weight"].load(), wanted)
+    index = {"weight_map": {"model.embed_tokens.weight": "part-1.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").rename(folder / "part-1.safetensors")
+    assert np.array_equal(read_folder(folder).tensors["token_embd.weight"].load(), wanted)
+    (folder / "part-1.safetensors").unlink()
+    with pytest.raises(SettingsError, match="lacks part-1"):
+        read_folder(folder)
+
+
+def test_a_folder_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    write_folder(read_gguf(write_network(tmp_path / "a.gguf")), folder)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(SettingsError, match="not a whole safetensors file; fetch it again"):
+        [each.load() for each in read_folder(folder).tensors.values()]
+
+
+@pytest.mark.parametrize(
+    ("field", "changed", "sentence"),
+    [
+        ("tokenizer.ggml.model", None, "has no tokenizer"),
+        ("llama.block_count", Field(value="four", kind=8), "`llama.block_count` is not a number"),
+        ("llama.attention.head_count", Field(value=0, kind=4), "it states 0 heads"),
+        ("llama.feed_forward_length", None, "does not state `llama.feed_forward_length`"),
+    ],
+)
+def test_a_gguf_file_with_a_head_that_cannot_be_is_refused(
+    tmp_path: Path, field: str, changed: Field | None, sentence: str
+) -> None:
+    model = network()
+    fields = {name: value for name, value in model.fields.items() if name != field}
+    fields |= {field: changed} if changed else {}
+    quantising.write(model, tmp_path / "a.gguf", "f16", fields=fields)
+    with pytest.raises(SettingsError) as refused:
+        read_gguf(tmp_path / "a.gguf")
+    assert sentence in str(refused.value)
+
+
+def test_scaled_positions_are_not_lost_on_the_way_to_a_folder(tmp_path: Path) -> None:
+    model = network()
+    fields = {**model.fields, "llama.rope.scaling.type": Field(value="yarn", kind=8)}
+    quantising.write(model, tmp_path / "a.gguf", "f16", fields=fields)
+    with pytest.raises(SettingsError, match="scaled by `yarn`, which the folder could not say"):
+        write_folder(read_gguf(tmp_path / "a.gguf"), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_the_folder_splits_text_as_llama_cpp_does(tmp_path: Path) -> None:
@@ -284,6 +380,28 @@ def test_documents_that_share_a_passage_stay_on_one_side() -> None:
     assert sum(PASSAGE in text for text in test) in (0, 12)
 
 
+NUMBERED = [f"café{n}" for n in range(30)]
+QUESTION = "How many days of leave does a captain have?"
+HAN = "".join(chr(0x4E00 + 7 * n) for n in range(300))
+
+
+@pytest.mark.parametrize(
+    ("training", "test"),
+    [
+        (f"{HAN} Q: {QUESTION} A: thirty. {' '.join(NUMBERED)}", QUESTION),
+        (QUESTION.upper(), f"{' '.join(NUMBERED)} {QUESTION}"),
+        (unicodedata.normalize("NFD", " ".join(NUMBERED)), " ".join(NUMBERED)),
+        ("_".join(NUMBERED), "\n\n".join(NUMBERED)),
+        (" ".join(f"ca\u00adf\u200bé{n}" for n in range(30)), " ".join(NUMBERED)),
+        (f"{HAN}港口的员工每年有三十天的带薪休假。{HAN}", "港口的员工每年有三十天的带薪休假"),
+    ],
+)
+def test_shared_text_is_found_however_it_is_written(training: str, test: str) -> None:
+    assert texts.shared([training], [test])
+    assert not texts.shared([training], [test[::-1]])
+    assert len(texts._groups([training, test, HAN[::-1]])) == 2
+
+
 def test_a_form_of_words_is_no_shared_text() -> None:
     form = "which of the following is the most likely cause of the symptoms of this patient"
     first = " ".join(f"a{n}" for n in range(80)) + f" {form}"
@@ -342,6 +460,37 @@ def test_items_that_are_all_equal_decide_once_there_are_enough() -> None:
     assert enough.verdict == "keep"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "verdict"),
+    [(1.6, "keep"), (1.69, "undecided"), (1.71, "undecided"), (1.8, "reject")],
+)
+def test_a_speed_is_met_or_missed_only_beyond_the_noise(wanted: float, verdict: str) -> None:
+    pace = measuring.Throughput(
+        ttft_s=0.1, tokens_a_second=10.0, ttft_ratio=1.0, speed_ratio=1.7, ttft_spread=0.04,
+        speed_spread=0.04, memory=0,
+    )  # fmt: skip
+    paces = measuring.Paces(rounds=7, threads=1, load=0.0, models={RESULT: pace})
+    targets = gate.Targets(speed=wanted)
+    (check,) = checks_of(targets, result_file(8.0), paces, None)
+    assert check.verdict == verdict
+    assert check.found.startswith("1.70x [1.65, 1.75]")
+
+
+def test_a_model_that_predicts_no_numbers_is_rejected() -> None:
+    (check,) = checks_of(gate.Targets(), result_file(float("nan")), None, None)
+    assert check.verdict == "reject"
+    assert not checks_of(gate.Targets(), result_file(8.0), None, None)
+
+
+def result_file(perplexity: float) -> ResultFile:
+    reading = measuring.Reading(
+        tokens=9, perplexity=perplexity, error=0.1, ratio=1.0, low=1.0, high=1.0, kl=0.0, same_top=1.0
+    )  # fmt: skip
+    return ResultFile(
+        path="a.gguf", form="q8_0", bytes=9, bits=8.0, parameters=9, readings={DOMAIN: reading}
+    )
+
+
 def test_one_missed_target_rejects_and_one_open_leaves_it_open() -> None:
     def check(verdict: gate.Verdict) -> gate.Check:
         return gate.Check(name="x", wanted="", found="", verdict=verdict)
@@ -378,6 +527,53 @@ def test_a_model_is_put_into_settings_and_taken_out_without_a_trace(
     assert shares == [{"model": "small", "canary": "10%"}]
     assert registering.rollback("small", file, lambda path: None)
     assert file.read_text() == text
+
+
+def test_entries_of_several_lines_are_taken_out_without_their_neighbours(tmp_path: Path) -> None:
+    file = tmp_path / "slipway.yaml"
+    neighbours = "  next: {base_url: y}\nroutes:\n  main:\n    - a\n"
+    ours = "  small:\n    provider: local\n    weights: small\n"
+    entry = "    - model: small\n      canary: 5%\n"
+    before = "models:\n  a: {base_url: x}\n" + neighbours + "  # the other\n  other:\n    - a\n"
+    head, tail = before.split(neighbours)
+    file.write_text(head + ours + neighbours + entry + tail)
+    assert registering.rollback("small", file, lambda path: None)
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize("given", ["{base_url: y}", "{provider: local, weights: tiny}"])
+def test_a_model_that_compress_did_not_enter_is_left_alone(tmp_path: Path, given: str) -> None:
+    file = tmp_path / "slipway.yaml"
+    text = f"models: {{a: {{base_url: x}}, small: {given}}}\nroutes: {{main: [a, small]}}\n"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match="does not run the weights `small`"):
+        registering.rollback("small", file, lambda path: None)
+    with pytest.raises(SettingsError, match="choose another name"):
+        registering.enter(file, "small", "main", "5%", lambda path: None)
+    assert file.read_text() == text
+
+
+def test_what_a_stage_kept_is_not_used_for_other_text(tmp_path: Path) -> None:
+    """Lessons and sampled answers of a run that was stopped belong to its text and its options."""
+
+    def lesson(text: str) -> str:
+        with held(tmp_path) as state:
+
+            def do() -> str:
+                half = state.kept("lessons", ".pt")
+                before = half.read_text() if half.is_file() else ""
+                half.write_text(text)
+                if not before:
+                    raise KeyboardInterrupt
+                return before
+
+            return state.stage("distil", [text], [], str, do)
+
+    for text in ("old", "new"):
+        with pytest.raises(KeyboardInterrupt):
+            lesson(text)
+    assert len(list(tmp_path.glob("lessons.*.pt"))) == 1
+    assert lesson("new") == "new"
 
 
 def test_a_route_that_is_not_there_is_named(tmp_path: Path) -> None:

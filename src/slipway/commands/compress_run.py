@@ -1,6 +1,7 @@
 """`slipway compress`: a model made smaller, with proof and a way back."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -20,7 +21,8 @@ from slipway.compress.quantising import check_form
 from slipway.compress.recipes import write_recipe
 from slipway.compress.refusals import refused
 from slipway.compress.reports import lines, write_reports
-from slipway.compress.results import ORIGINAL, RESULT, Outcome, Registered
+from slipway.compress.results import FILES, ORIGINAL, RESULT, Outcome, Registered
+from slipway.errors import SlipwayError
 from slipway.settings import Flags, share
 from slipway.settings.environment import thread_count
 from slipway.settings.models import GGUF
@@ -62,13 +64,18 @@ def run(asked: AskedColumns, *, as_json: bool) -> int:
     terminal = Terminal(asked, shown=not as_json)
     try:
         outcome = compress(job, terminal)
+        pages = write_reports(outcome, job.out)
     except KeyboardInterrupt:
         terminal.end()
         click.echo(f"\nStopped. What is done is in {job.out}; the same command goes on.", err=True)
         return 130
+    except OSError as error:
+        raise SlipwayError(
+            f"A file could not be written: {error.strerror or error}.",
+            f"Free some space on the disk of {job.out}; the same command goes on.",
+        ) from error
     finally:
         terminal.end()
-    pages = write_reports(outcome, job.out)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(outcome), indent=2))
     else:
@@ -86,8 +93,10 @@ def job_of(asked: AskedColumns) -> Job:
         )
     if asked.quant:
         check_form(asked.quant)
-    if asked.minutes <= 0:
-        raise refused(f"--minutes: {asked.minutes:g} is too little; give 1 or more")
+    if not 0 < asked.minutes < math.inf:
+        raise refused(f"--minutes: {asked.minutes:g} is not possible; give 1 or more")
+    if asked.price_hour is not None and not math.isfinite(asked.price_hour):
+        raise refused(f"--price-hour: {asked.price_hour:g} is not a price; write 0.5")
     if 0 < asked.rounds < FEWEST_ROUNDS:
         raise refused(
             f"--rounds: {asked.rounds} are too few to see noise; give {FEWEST_ROUNDS}, or 0"
@@ -99,10 +108,13 @@ def job_of(asked: AskedColumns) -> Job:
         )
     if targets.speed is not None and not asked.rounds:
         raise refused("--target: speed is measured in rounds; leave out --rounds 0")
-    _check_canary(asked)
+    out = asked.out or Path(f"{name}.compress")
+    _check_out(path, out, name)
+    registering.check_name(name, str(path.resolve()))
+    _check_canary(asked, name)
     return Job(
         model=path,
-        out=asked.out or Path(f"{name}.compress"),
+        out=out,
         name=name,
         command=" ".join(["slipway", *sys.argv[1:]]),
         targets=targets,
@@ -114,6 +126,7 @@ def job_of(asked: AskedColumns) -> Job:
         other=asked.other,
         questions=asked.questions,
         question_texts=_question_texts(asked),
+        docs=asked.docs,
         minutes=asked.minutes,
         rounds=asked.rounds,
         price_hour=asked.price_hour,
@@ -144,7 +157,18 @@ def _check_needs() -> None:
         raise refused(f"{', '.join(missing)} not installed: pip install 'slipway[compress]'")
 
 
-def _check_canary(asked: AskedColumns) -> None:
+def _check_out(model: Path, out: Path, name: str) -> None:
+    """Refuse what would write over a file that is still read."""
+    if f"{name}{GGUF}" in FILES:
+        raise refused(f"--name: `{name}` is a file of the run itself; choose another name")
+    if out.exists() and not out.is_dir():
+        raise refused(f"--out: {out} is a file; name a folder")
+    written = {(out / file).resolve() for file in (*FILES, f"{name}{GGUF}")}
+    if model.resolve() in written:
+        raise refused(f"--out: {model} would be written over; name another folder")
+
+
+def _check_canary(asked: AskedColumns, name: str) -> None:
     try:
         share(asked.canary)
     except ValueError as error:
@@ -153,6 +177,8 @@ def _check_canary(asked: AskedColumns) -> None:
         raise refused("--route: name the settings file that has the route with --config")
     if asked.config and not asked.config.is_file():
         raise refused(f"--config: there is no file {asked.config}")
+    if asked.config:
+        registering.check_entry(asked.config, name, asked.route, asked.canary)
 
 
 def _question_texts(asked: AskedColumns) -> tuple[str, ...]:
@@ -164,7 +190,14 @@ def _question_texts(asked: AskedColumns) -> tuple[str, ...]:
     from slipway.evals.questions import questions_in
 
     knowledge.check(asked.docs)  # now, and not when all else is done
-    return tuple(f"{each.question} {each.answer or ''}" for each in questions_in(asked.questions))
+    found = questions_in(asked.questions)
+    if not any(each.answer or each.unanswerable for each in found):
+        raise refused(
+            "--questions: none of them has an `answer` or is `unanswerable`, so that no loss could "
+            "be seen; write the right answers into the file"
+        )
+    whole = (f"{each.question} {each.answer}" for each in found if each.answer)
+    return (*(each.question for each in found), *whole)
 
 
 class Terminal:
@@ -211,14 +244,18 @@ class Terminal:
             failed = sum(_is_failed(case) for case in report.cases[name])
             if failed:
                 self.say(f"{name}: the model gave no answer to {failed} of {report.n} questions")
-        old, new = ([_score(case) for case in report.cases[name]] for name in (ORIGINAL, RESULT))
-        return old, new
+        both = zip(report.cases[ORIGINAL], report.cases[RESULT], strict=True)
+        pairs = [(old, new) for old, new in both if _tells(old)]
+        if left := report.n - len(pairs):
+            self.say(f"{left} questions are not counted: without an answer to compare with, or "
+                     "none from the original, they show no loss")  # fmt: skip
+        return [_score(old) for old, _ in pairs], [_score(new) for _, new in pairs]
 
     def register(self, job: Job, result: Path) -> Registered:
         from slipway.app.loading import load_settings
 
         asked = self._asked
-        registering.keep(job.name, result, str(job.model))
+        registering.keep(job.name, result, str(job.model.resolve()))
         if asked.config is None:
             return Registered(name=job.name)
 
@@ -246,6 +283,13 @@ def _settings(models: Mapping[str, Path], docs: Sequence[Path]) -> dict[str, Any
 
 def _is_failed(case: Any) -> bool:
     return bool(case.answer.error or case.answer.degraded)
+
+
+def _tells(original: Any) -> bool:
+    """Whether a loss could be seen: two scores of 0 are no proof that nothing was lost."""
+    if _is_failed(original):
+        return False
+    return bool(original.question.unanswerable) or original.covered is not None
 
 
 def _score(case: Any) -> float:
@@ -284,15 +328,22 @@ def convert(model: str, out: Path, *, shown: bool) -> str:
                 raise refused(f"OUT: {out} is to be a GGUF file; end its name in {GGUF}")
             write(read_folder(path), out, "f16", bar.update)
         else:
-            if out.suffix == GGUF:
+            if out.suffix == GGUF or out.is_file():
                 raise refused(f"OUT: {out} is to be a folder; MODEL is a GGUF file already")
             write_folder(read_gguf(path), out, bar.update)
+    except OSError as error:
+        raise refused(f"OUT: {out} cannot be written: {error.strerror or error}") from None
     finally:
         bar.end()
     return str(out)
 
 
 def recipe(kind: str, model: str, out: Path | None) -> list[str]:
+    if model.endswith(GGUF):
+        raise refused(
+            "MODEL: llm-compressor reads no GGUF files; give the name or folder that "
+            "Hugging Face's library loads, such as Qwen/Qwen2.5-7B-Instruct"
+        )
     return write_recipe(kind, model, out or Path(f"{Path(model).name}-{kind}"))
 
 

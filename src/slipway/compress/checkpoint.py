@@ -84,7 +84,14 @@ class Checkpoint(Record, frozen=True, kw_only=True):
         if found is None and default is None:
             full = f"{self.architecture.name}.{key}"
             raise refused(f"MODEL: the file does not state `{full}`; it cannot be read")
-        return float(found.value if found is not None else default)  # type: ignore[arg-type]
+        value = found.value if found is not None else default
+        try:
+            return float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            full = f"{self.architecture.name}.{key}"
+            raise refused(
+                f"MODEL: `{full}` is not a number ({value!r}); it cannot be read"
+            ) from None
 
     def with_numbers(self, **numbers: int) -> "dict[str, Field]":
         """The fields with other numbers under the architecture's name."""
@@ -121,6 +128,12 @@ def read_gguf(path: Path) -> Checkpoint:
             load=lambda: np.asarray(dequantize(each.data, each.tensor_type), np.float32),
         )
 
+    if "general.architecture" not in fields:
+        raise refused(f"MODEL: {path} does not state `general.architecture`; fetch it again")
+    if "tokenizer.ggml.model" not in fields:
+        raise refused(
+            f"MODEL: {path} has no tokenizer, so that no text can be read; give the model's own file"
+        )
     architecture = known_architecture(str(fields["general.architecture"].value))
     tensors = {each.name: tensor(each) for each in reader.tensors}
     return checked(Checkpoint(architecture=architecture, fields=fields, tensors=tensors))
@@ -150,14 +163,52 @@ def known_architecture(name: str) -> Architecture:
 
 
 def checked(model: Checkpoint) -> Checkpoint:
-    """Raise SettingsError if a tensor that its architecture needs is missing."""
+    """Raise SettingsError if a tensor that its architecture needs is missing, or has another
+    shape than the model's numbers say.
+    """
     wanted = ["token_embd.weight", "output_norm.weight"]
     for layer in range(model.layers):
         wanted += [f"blk.{layer}.{name}" for name in model.architecture.tensors]
     missing = [name for name in wanted if name not in model.tensors]
     if missing:
         raise refused(f"MODEL: the tensor `{missing[0]}` is missing; the file is not whole")
+    for layer in range(model.layers):
+        for name, shape in _shapes(model).items():
+            full = f"blk.{layer}.{name}"
+            if model.tensors[full].shape != shape:
+                what = f"MODEL: the tensor `{full}` is {_by(model.tensors[full].shape)}"
+                raise refused(
+                    f"{what}, but by the model's own numbers it is {_by(shape)}; take all "
+                    "files from one model"
+                )
     return model
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _shapes(model: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """The shapes of a layer's matrices."""
+    width, inner = int(model.number("embedding_length")), int(model.number("feed_forward_length"))
+    heads = int(model.number("attention.head_count"))
+    kv_heads = int(model.number("attention.head_count_kv", heads))
+    if heads < 1 or kv_heads < 1 or heads % kv_heads:
+        raise refused(
+            f"MODEL: it states {heads} heads and {kv_heads} of keys and values; the first must be "
+            "a multiple of the second"
+        )
+    keys = int(model.number("attention.key_length", width // heads))
+    values = int(model.number("attention.value_length", keys))
+    return {
+        "attn_q.weight": (heads * keys, width),
+        "attn_k.weight": (kv_heads * keys, width),
+        "attn_v.weight": (kv_heads * values, width),
+        "attn_output.weight": (width, heads * values),
+        "ffn_gate.weight": (inner, width),
+        "ffn_up.weight": (inner, width),
+        "ffn_down.weight": (width, inner),
+    }
 
 
 _ALIKE = 0.08  # root mean square of the difference by that of the numbers; q4_0 alone has 0.09

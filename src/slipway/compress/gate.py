@@ -79,8 +79,11 @@ def paired(old: Sequence[float], new: Sequence[float]) -> Paired:
     missed (Clopper & Pearson 1934, no event of `n`).
     """
     change = [b - a for a, b in zip(old, new, strict=True)]
-    n, mean = len(change), fmean(change)
-    spread = stdev(change) if n > 1 else math.inf
+    n = len(change)
+    if n == 0:
+        return Paired(n=0, old=0.0, new=0.0, difference=0.0, low=-1.0, high=1.0)
+    mean = fmean(change)
+    spread = stdev(change) if n > 1 else 0.0
     margin = _t(n - 1) * spread / math.sqrt(n) if spread else _unseen(n)
     return Paired(
         n=n, old=fmean(old), new=fmean(new), difference=mean, low=mean - margin, high=mean + margin
@@ -121,10 +124,12 @@ def not_worse(found: Paired, delta: float) -> Check:
 
 
 def _more(found: Paired, delta: float) -> str:
+    if found.n == 0:
+        return "undecided, since none of the questions could show a loss"
     away = abs(found.difference + delta)
     if math.isclose(found.high - found.difference, _unseen(found.n)):
         needed = math.ceil(math.log(0.025) / math.log(1 - min(away, 0.99))) if away else _MOST
-        return f"undecided, about {needed - found.n:,} more items would decide it"
+        return f"undecided, about {max(1, needed - found.n):,} more items would decide it"
     spread = (found.high - found.difference) / _t(found.n - 1) * math.sqrt(found.n)
     needed = math.ceil((1.96 * spread / away) ** 2) if away > 1e-9 else _MOST
     if not math.isfinite(needed) or needed >= _MOST:

@@ -8,6 +8,7 @@ which most models are published.
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ _QWEN2_RULE = (
 _LLAMA3_RULE = _QWEN2_RULE.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 _RULES = {_QWEN2_RULE: "qwen2", _LLAMA3_RULE: "llama-bpe"}
 _PRE = {"qwen2": _QWEN2_RULE, "llama-bpe": _LLAMA3_RULE}
+_COMPUTED = ("rotary_emb.inv_freq",)  # stored by old versions, and computed by all
 _SMOLLM = "smollm"  # single digits, then GPT-2's rule
 
 
@@ -44,19 +46,51 @@ def read_folder(folder: Path) -> Checkpoint:
     config = _json(folder / "config.json")
     architecture = _architecture(config)
     stored = _stored(folder)
-    if architecture.interleaved and "rope_scaling" in config and config["rope_scaling"]:
-        kind = config["rope_scaling"].get("rope_type", config["rope_scaling"].get("type"))
-        what = f"MODEL: its rotary positions are scaled by `{kind}`"
-        raise refused(f"{what}; convert it with llama.cpp and give the GGUF file")
-    heads = int(config["num_attention_heads"])
-    kv_heads = int(config.get("num_key_value_heads", heads))
+    _refuse_scaled(config)
+    heads = _number(config, "num_attention_heads")
+    kv_heads = _number(config, "num_key_value_heads", heads)
+    names = _names(architecture, _number(config, "num_hidden_layers"))
+    _refuse_other_tensors(config, stored, set(names.values()), folder)
     tensors = dict[str, Tensor]()
-    for name, theirs in _names(architecture, int(config["num_hidden_layers"])).items():
+    for name, theirs in names.items():
         if theirs in stored:
             count = heads if ".attn_q." in name else kv_heads if ".attn_k." in name else 0
             tensors[name] = _paired(stored[theirs], count if architecture.interleaved else 0)
     fields = {**_head(config, architecture, folder), **_tokenizer(folder, config)}
     return checked(Checkpoint(architecture=architecture, fields=fields, tensors=tensors))
+
+
+def _refuse_scaled(config: Mapping[str, Any]) -> None:
+    """Both names under which transformers keeps how positions are scaled."""
+    for name in ("rope_scaling", "rope_parameters"):
+        scaling = config.get(name) or {}
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        if kind != "default":
+            what = f"MODEL: its rotary positions are scaled by `{kind}` (`{name}` of config.json)"
+            raise refused(f"{what}; convert it with llama.cpp and give the GGUF file")
+
+
+def _refuse_other_tensors(
+    config: Mapping[str, Any], stored: Mapping[str, Tensor], known: set[str], folder: Path
+) -> None:
+    """A tensor that is left out, or one that is not there, makes another model of it."""
+    other = [name for name in stored if name not in known and not name.endswith(_COMPUTED)]
+    if other:
+        what = f"MODEL: {folder} has tensors that its architecture does not know, such as"
+        raise refused(f"{what} `{other[0]}`; convert it with llama.cpp and give the GGUF file")
+    head = NAMES["output.weight"]
+    if config.get("tie_word_embeddings") is False and head not in stored:
+        raise refused(
+            f"MODEL: the tensor `{head}` is missing, and config.json says that the model has one "
+            "(`tie_word_embeddings`); a file of the folder is missing"
+        )
+
+
+def _number(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key, default)
+    if not isinstance(value, int) or value < 1:
+        raise refused(f"MODEL: `{key}` of config.json is not a number of 1 or more ({value!r})")
+    return value
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -91,10 +125,26 @@ def _names(architecture: Architecture, layers: int) -> dict[str, str]:
 
 
 def _stored(folder: Path) -> dict[str, Tensor]:
-    files = sorted(folder.glob("*.safetensors"))
+    files = _files(folder)
     if not files:
         raise refused(f"MODEL: {folder} has no *.safetensors; {WHAT_A_MODEL_IS}")
     return {name: tensor for file in files for name, tensor in _tensors_of(file)}
+
+
+def _files(folder: Path) -> list[Path]:
+    """Those that transformers would read: of the index, or the one file. Others may be older."""
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        return sorted(folder.glob("*.safetensors"))
+    named = _json(index).get("weight_map")
+    if not isinstance(named, dict):
+        raise refused(f"MODEL: {index} has no `weight_map`; fetch it again")
+    files = [folder / Path(str(name)).name for name in sorted(set(map(str, named.values())))]
+    if gone := [file.name for file in files if not file.is_file()]:
+        raise refused(f"MODEL: {folder} lacks {', '.join(gone)}, which {index.name} names")
+    return files
 
 
 def _tensors_of(file: Path) -> Iterator[tuple[str, Tensor]]:
@@ -105,9 +155,13 @@ def _tensors_of(file: Path) -> Iterator[tuple[str, Tensor]]:
             head = json.loads(opened.read(min(length, file.stat().st_size)))
     except (OSError, struct.error, ValueError) as error:
         raise refused(f"MODEL: {file} is not a whole safetensors file ({error})") from None
+    if not isinstance(head, dict):
+        raise refused(f"MODEL: {file} is not a safetensors file: its head is no object of JSON")
     for name, about in head.items():
         if name == "__metadata__":
             continue
+        if not isinstance(about, dict) or not {"dtype", "shape", "data_offsets"} <= set(about):
+            raise refused(f"MODEL: {file} does not describe `{name}`; fetch it again")
         if about["dtype"] not in _STORED:
             known = ", ".join(_STORED)
             raise refused(
@@ -125,6 +179,8 @@ def _loader(
     def load() -> Floats:
         plain = np.dtype(_STORED[kind])
         raw: NDArray[Any] = np.fromfile(file, plain, size // plain.itemsize, offset=start)
+        if raw.size != math.prod(shape):
+            raise refused(f"MODEL: {file} is not a whole safetensors file; fetch it again")
         if kind == "BF16":  # the upper half of a float32
             raw = (raw.astype(np.uint32) << 16).view(np.float32)
         return raw.reshape(shape).astype(np.float32)
@@ -153,16 +209,16 @@ def _halved(x: Floats, heads: int) -> Floats:
 
 
 def _head(config: Mapping[str, Any], kind: Architecture, folder: Path) -> dict[str, Field]:
-    heads = int(config["num_attention_heads"])
-    width = int(config["hidden_size"])
+    heads = _number(config, "num_attention_heads")
+    width = _number(config, "hidden_size")
     theta = config.get("rope_theta") or (config.get("rope_parameters") or {}).get("rope_theta")
     numbers = {
-        "block_count": int(config["num_hidden_layers"]),
+        "block_count": _number(config, "num_hidden_layers"),
         "context_length": int(config.get("max_position_embeddings", 2048)),
         "embedding_length": width,
-        "feed_forward_length": int(config["intermediate_size"]),
+        "feed_forward_length": _number(config, "intermediate_size"),
         "attention.head_count": heads,
-        "attention.head_count_kv": int(config.get("num_key_value_heads", heads)),
+        "attention.head_count_kv": _number(config, "num_key_value_heads", heads),
         "attention.key_length": int(config.get("head_dim") or width // heads),
         "attention.value_length": int(config.get("head_dim") or width // heads),
         "rope.dimension_count": int(config.get("head_dim") or width // heads),
@@ -191,10 +247,10 @@ def _licence(folder: Path) -> str:
 def _tokenizer(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]:
     file = _json(folder / "tokenizer.json")
     model = file.get("model", {})
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
+    if model.get("type") != "BPE" or model.get("byte_fallback") or "merges" not in model:
         what = "MODEL: its tokenizer is not byte-level BPE"
         raise refused(f"{what}; convert it with llama.cpp and give the GGUF file")
-    tokens, kinds = _tokens(file, model, int(config["vocab_size"]))
+    tokens, kinds = _tokens(file, model, _number(config, "vocab_size"))
     merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     about = _json(folder / "tokenizer_config.json") if _has(folder, "tokenizer_config.json") else {}
     fields = {
@@ -275,6 +331,7 @@ def write_folder(
     """Write config.json, model.safetensors (float16) and the tokenizer. Raises SettingsError if the
     tokenizer is of a kind that cannot be written."""
     tokenizer = _tokenizer_file(model)
+    _refuse_unwritten(model)
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", _config(model))
     _write_json(folder / "tokenizer.json", tokenizer)
@@ -283,6 +340,23 @@ def write_folder(
     (folder / "README.md").write_text(card, encoding="utf-8")
     _write_tensors(model, folder / "model.safetensors", seen)
     return folder
+
+
+def _refuse_unwritten(model: Checkpoint) -> None:
+    """What the folder would not say makes another model of it."""
+    scaling = model.fields.get(f"{model.architecture.name}.rope.scaling.type")
+    known = _names(model.architecture, model.layers)
+    other = [name for name in model.tensors if name not in known]
+    if scaling is not None and scaling.value not in ("none", ""):
+        raise refused(
+            f"MODEL: its rotary positions are scaled by `{scaling.value}`, which the folder could "
+            "not say; the GGUF file itself can be quantised"
+        )
+    if other:
+        raise refused(
+            f"MODEL: its tensor `{other[0]}` has no place in the folder; the GGUF file itself can "
+            "be quantised"
+        )
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ class Job(Record, frozen=True, kw_only=True):
     other: Path | None = None
     questions: Path | None = None
     question_texts: tuple[str, ...] = ()
+    docs: tuple[Path, ...] = ()
     minutes: float = 25.0
     samples: int = 24
     rounds: int = measuring.ROUNDS

@@ -109,7 +109,12 @@ def _like(model: Checkpoint, cut: Cut | None) -> Checkpoint:
 
 def check_room(model: Checkpoint, out: Path, *, prunes: bool, distils: bool) -> None:
     """Raise SettingsError before anything is written if memory or disk is too small."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refused(
+            f"--out: {out} cannot be made: {error.strerror}; name another folder"
+        ) from None
     need, free = disk_needed(model, prunes=prunes, distils=distils), shutil.disk_usage(out).free
     if need > free:
         raise refused(

@@ -2,8 +2,9 @@
 
 The file is kept as weights under its name (`slipway weights list`), and if a settings file is
 named, it gets an entry under `models:` and, beside the original, a share of a route. The settings
-are edited in place, not rewritten: comments and layout stay. `rollback` takes out what names the
-model, whoever wrote it, and a server that runs takes the changed file up by itself.
+are edited in place, not rewritten: comments and layout stay. `rollback` takes out the model that
+runs these weights and the entries of routes that name it, but no model of another kind, and a
+server that runs takes the changed file up by itself.
 """
 
 import re
@@ -17,10 +18,8 @@ import yaml
 from slipway import weights
 from slipway.compress.refusals import refused
 from slipway.compress.results import Registered
-from slipway.errors import SlipwayError
 
 _NOTE = "compressed.txt"
-_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 Checks = Callable[[Path], object]  # raises SettingsError if a settings file is wrong
 
@@ -30,22 +29,29 @@ def name_for(text: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.") or "model"
 
 
-def share_from(text: str) -> str:
-    """Read `5%`. Raises SettingsError."""
-    found = _SHARE.fullmatch(text)
-    if found is None or not 0 < float(found[1]) <= 100:
-        raise refused(f"--canary: `{text}` is not a share; write 5%")
-    return f"{float(found[1]):g}%"
-
-
-def keep(name: str, file: Path, origin: str) -> Path:
-    """Keep a copy as weights called `name`, in place of an earlier result of that name."""
+def check_name(name: str, origin: str) -> None:
+    """Raise SettingsError if the result of `origin` would replace what it has not made."""
     there = weights.table().get(name)
-    if there is not None and not (weights.folder(there) / _NOTE).is_file():
+    if there is None:
+        return
+    note = weights.folder(there) / _NOTE
+    if not note.is_file():
         raise refused(
             f"--name: there are weights called `{name}` that compress did not make; "
             "choose another name"
         )
+    made_from = note.read_text(encoding="utf-8").strip()
+    if made_from != origin:
+        raise refused(
+            f"--name: the weights `{name}` were made from {made_from}, and would be replaced; "
+            f"choose another name, or remove them first: slipway compress rollback {name}"
+        )
+
+
+def keep(name: str, file: Path, origin: str) -> Path:
+    """Keep a copy as weights called `name`, in place of an earlier result of that name."""
+    check_name(name, origin)
+    there = weights.table().get(name)
     if there is not None:
         shutil.rmtree(weights.folder(there))
     path = weights.add(name, str(file))
@@ -53,16 +59,23 @@ def keep(name: str, file: Path, origin: str) -> Path:
     return path
 
 
+def check_entry(settings: Path, name: str, route: str | None, canary: str) -> None:
+    """Raise SettingsError now if `enter` could not write its entries later."""
+    _entered(_read(settings), name, route, canary)
+
+
 def enter(settings: Path, name: str, route: str | None, canary: str, check: Checks) -> Registered:
     """Add the model to the settings, and to a route if one is named. Raises SettingsError."""
     text = _read(settings)
-    lines = _model_added(text, name)
-    if route:
-        lines = _route_added(lines, name, route, canary)
-    _replace(settings, text, lines, check)
+    _replace(settings, text, _entered(text, name, route, canary), check)
     return Registered(
         name=name, settings=str(settings), route=route or "", canary=canary if route else ""
     )
+
+
+def _entered(text: str, name: str, route: str | None, canary: str) -> str:
+    text = _model_added(text, name)
+    return _route_added(text, name, route, canary) if route else text
 
 
 def rollback(name: str, settings: Path | None, check: Checks) -> list[str]:
@@ -70,6 +83,7 @@ def rollback(name: str, settings: Path | None, check: Checks) -> list[str]:
     done = list[str]()
     if settings is not None:
         text = _read(settings)
+        _refuse_other(text, name, "NAME")
         new = _taken_out(text, name)
         if new != text:
             _replace(settings, text, new, check)
@@ -92,22 +106,34 @@ def rollback(name: str, settings: Path | None, check: Checks) -> list[str]:
 
 def _read(settings: Path) -> str:
     try:
-        return settings.read_text(encoding="utf-8")
+        return settings.read_bytes().decode("utf-8")  # line ends stay as they are
+    except UnicodeDecodeError:
+        raise refused(f"--config: {settings} is not UTF-8 text; save it as that") from None
     except OSError as error:
         raise refused(f"--config: {settings} cannot be read: {error.strerror}") from None
 
 
 def _replace(settings: Path, old: str, new: str, check: Checks) -> None:
     """Write the new text; the old one comes back if the settings are not valid with it."""
-    half = settings.with_name(f".{settings.name}.part")
-    half.write_text(new, encoding="utf-8")
-    shutil.copymode(settings, half)
-    half.replace(settings)
+    _write(settings, new)
     try:
         check(settings)
-    except SlipwayError:
-        settings.write_text(old, encoding="utf-8")
+    except BaseException:
+        _write(settings, old)
         raise
+
+
+def _write(settings: Path, text: str) -> None:
+    """Write it whole, also through a link."""
+    file = settings.resolve()
+    half = file.with_name(f".{file.name}.part")
+    try:
+        half.write_bytes(text.encode())
+        shutil.copymode(file, half)
+        half.replace(file)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise refused(f"--config: {settings} cannot be written: {error.strerror}") from None
 
 
 def _nodes(text: str) -> dict[str, Any]:
@@ -125,10 +151,25 @@ def _model_added(text: str, name: str) -> str:
     models = _nodes(text).get("models")
     if not isinstance(models, yaml.MappingNode) or not models.value:
         raise refused("--config: the file has no `models:`; name the server's settings file")
+    _refuse_other(text, name, "--name")
     if name in {key.value for key, _ in models.value}:
         return text
     entry = f"{name}: {{provider: local, weights: {name}}}"
     return _inserted(text, models, models.value[0][0], entry)
+
+
+def _refuse_other(text: str, name: str, field: str) -> None:
+    """Raise SettingsError if the settings call a model by this name that runs other weights."""
+    models = _nodes(text).get("models")
+    for key, value in getattr(models, "value", None) or []:
+        if key.value != name:
+            continue
+        items = value.value if isinstance(value, yaml.MappingNode) else []
+        given = {str(k.value): str(v.value) for k, v in items}
+        if given.get("provider") != "local" or given.get("weights") != name:
+            what = f"{field}: the settings have a model `{name}` that does not run the weights"
+            fix = "choose another name" if field == "--name" else "take it out by hand"
+            raise refused(f"{what} `{name}`, so compress did not enter it; {fix}")
 
 
 def _route_added(text: str, name: str, route: str, canary: str) -> str:
@@ -154,7 +195,7 @@ def _inserted(text: str, parent: Any, first: Any, entry: str, *, last: bool = Fa
     indent = text[start : first.start_mark.index]
     if not last:
         return f"{text[:start]}{indent}{entry}\n{text[start:]}"
-    end = text.find("\n", parent.value[-1].end_mark.index - 1)
+    end = text.find("\n", _end_of(parent.value[-1]) - 1)
     end = len(text) if end < 0 else end
     return f"{text[:end]}\n{indent}{entry}{text[end:]}"
 
@@ -171,13 +212,21 @@ def _span_of(text: str, name: str, *, only_routes: bool) -> tuple[int, int] | No
     for _, route in getattr(nodes.get("routes"), "value", None) or []:
         for item in route.value if isinstance(route, yaml.SequenceNode) else []:
             if _names(item, name):
-                return _around(text, item.start_mark.index, item.end_mark.index, route.flow_style)
+                return _around(text, item.start_mark.index, _end_of(item), route.flow_style)
     models = nodes.get("models")
     for key, value in [] if only_routes else getattr(models, "value", None) or []:
         if key.value == name:
             style = getattr(models, "flow_style", False)
-            return _around(text, key.start_mark.index, value.end_mark.index, style)
+            return _around(text, key.start_mark.index, _end_of(value), style)
     return None
+
+
+def _end_of(node: Any) -> int:
+    """The index after its last character. PyYAML ends a block where the next thing begins."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end_of(last[1] if isinstance(last, tuple) else last)
+    return int(node.end_mark.index)
 
 
 def _names(item: Any, name: str) -> bool:

@@ -9,6 +9,11 @@ from slipway.types import Record
 
 ORIGINAL, PRUNED, DISTILLED, RESULT = "original", "pruned", "distilled", "result"
 DOMAIN, OTHER = "in the domain", "out of the domain"
+ORIGINAL_FILE, PRUNED_FILE, DISTILLED_FILE = FILES = (
+    "original.f16.gguf",
+    "pruned.f16.gguf",
+    "distilled.f16.gguf",
+)  # of a run's folder, beside the result
 
 
 class Ingested(Record, frozen=True, kw_only=True):

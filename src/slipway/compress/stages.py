@@ -15,10 +15,13 @@ from slipway.compress.measuring import Reading, read_along, side_by_side
 from slipway.compress.refusals import refused
 from slipway.compress.results import (
     DISTILLED,
+    DISTILLED_FILE,
     DOMAIN,
     ORIGINAL,
+    ORIGINAL_FILE,
     OTHER,
     PRUNED,
+    PRUNED_FILE,
     RESULT,
     Distilled,
     Gated,
@@ -35,6 +38,7 @@ from slipway.compress.state import State
 LENGTH = 256  # tokens of a window
 _TEST_WINDOWS, _OTHER_WINDOWS, _CALIBRATION, _TRAINING = 16, 8, 8, 20_000
 _ROUNDING = 16  # windows
+_TEXTS = 2  # the form of texts.json; another one is made again
 _SAMPLE_PROMPT, _SAMPLE_TOKENS = 32, 96
 _GENERAL = Path(__file__).with_name("general.jsonl")
 
@@ -44,7 +48,7 @@ class Stages:
 
     def __init__(self, job: Job, hands: Hands, state: State) -> None:
         self.job, self.hands, self.state = job, hands, state
-        self.original = state.folder / "original.f16.gguf"
+        self.original = state.folder / ORIGINAL_FILE
         self.latest = self.original  # the file in float16 that the next stage begins with
 
     # ingest
@@ -75,10 +79,8 @@ class Stages:
 
     def prepare(self) -> Texts:
         job = self.job
-        given = [
-            digest(p) if p and p.is_file() else str(p)
-            for p in (job.distil, job.calibrate, job.test, job.other)
-        ]
+        paths = (job.distil, job.calibrate, job.test, job.other)
+        given = [texts.digest_of(p) if p else None for p in paths]
 
         def do() -> Texts:
             training, test, how = _documents(job)
@@ -100,15 +102,25 @@ class Stages:
                 for name, found in rows.items()
             }
             _check_windows(cut, job)
+            cut["calibration"] = self._unread(cut["other"])
             prompts = [
                 row[:_SAMPLE_PROMPT] for row in rows["training"] if len(row) > _SAMPLE_PROMPT
             ]
             self._put("texts.json", {**cut, "prompts": prompts[: job.samples]})
-            counts = {name: len(found) for name, found in cut.items()}
+            counts = {name: len(cut[name]) for name in most}
             return Texts(length=LENGTH, split=how, **counts)
 
-        depends = [given, job.question_texts, job.samples]
+        depends = [_TEXTS, given, job.question_texts, job.samples]
         return self.state.stage("text", depends, ["texts.json"], Texts, do)
+
+    def _unread(self, read: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Windows of general text to weigh and round by: none that the test reads."""
+        end = self._end_of_text()
+        with Runner(self.original) as runner:
+            rows = [[*runner.tokens(t), end] for t in texts.documents_in(_GENERAL, "--other")]
+        taken = {tuple(window) for window in read}
+        found = texts.windows(rows, LENGTH, _TRAINING)
+        return [window for window in found if tuple(window) not in taken][:_ROUNDING]
 
     def _end_of_text(self) -> int:
         field = read_gguf(self.original).fields.get("tokenizer.ggml.eos_token_id")
@@ -143,7 +155,8 @@ class Stages:
         self._quantise(model, path, form, distils=False)
         try:
             if targets.perplexity is not None:
-                lost = self._readings(path, f"trying {form}", only=DOMAIN)[DOMAIN].ratio - 1
+                only = DOMAIN if self._texts()["test"] else OTHER  # as the gate reads
+                lost = self._readings(path, f"trying {form}", only=only)[only].ratio - 1
                 if lost > targets.perplexity:
                     return f"perplexity {lost:+.1%}"
             if targets.speed is not None:
@@ -164,13 +177,13 @@ class Stages:
     # prune
 
     def prune(self, planned: Planned) -> Pruned:
-        path = self.state.folder / "pruned.f16.gguf"
+        path = self.state.folder / PRUNED_FILE
 
         def do() -> Pruned:
             model = read_gguf(self.original)
             cut = pruning.cut_from(planned.cut or "", model)
             known = self._texts()
-            windows = (known["training"] or known["other"])[:_CALIBRATION]
+            windows = (known["training"] or known["calibration"])[:_CALIBRATION]
             found = pruning.scores(model, windows, self.hands.progress("weighing layers"))
             self._write(pruning.pruned(model, cut, found), path, "f16", "pruning")
             gone = tuple(pruning.dropped(cut, found)) if cut.kind == "depth" else ()
@@ -186,10 +199,10 @@ class Stages:
     def distil(self, planned: Planned, original: ResultFile, pruned: Pruned | None) -> Distilled:
         from slipway.compress import distilling  # torch, only here
 
-        path, half = self.state.folder / "distilled.f16.gguf", self.state.folder / "lessons.pt"
-        begins = self.latest
+        path, begins = self.state.folder / DISTILLED_FILE, self.latest
 
         def do() -> Distilled:
+            half = self.state.kept("lessons", ".pt")
             sampled = self._sampled()
             bar, losses = self.hands.progress("distilling"), list[tuple[int, float]]()
             last = distilling.DistilProgress(step=0, loss=0.0, cpu_s=0.0, share=0.0)
@@ -227,7 +240,7 @@ class Stages:
 
     def _sampled(self) -> list[list[int]]:
         """Answers that the original writes to the beginnings of training documents."""
-        kept = self.state.folder / "sampled.json"
+        kept = self.state.kept("sampled", ".json")
         prompts = self._texts()["prompts"]
         if kept.is_file():
             found = list[list[int]](json.loads(kept.read_text()))
@@ -238,7 +251,7 @@ class Stages:
                     wrote = runner.sample(prompt, _SAMPLE_TOKENS, seed=n, temperature=0.8)
                     found.append([*prompt, *wrote])
                     bar(n + 1, len(prompts))
-            self._put("sampled.json", found)
+            self._put(kept.name, found)
         return texts.windows(found, LENGTH, _TRAINING)
 
     # quantise
@@ -260,7 +273,7 @@ class Stages:
     def _quantise(self, model: Checkpoint, path: Path, form: str, *, distils: bool) -> None:
         if self._rounds(form, distils=distils):
             known = self._texts()
-            windows = (known["training"] or known["other"])[:_ROUNDING]
+            windows = (known["training"] or known["calibration"])[:_ROUNDING]
             bar = self.hands.progress("rounding by what it does")
             model = rounding.rounded(model, quantising.types_of(model, form), windows, bar)
         self._write(model, path, form, f"quantising to {form}")
@@ -290,7 +303,8 @@ class Stages:
             )  # fmt: skip
 
         questions = digest(job.questions) if job.questions else None
-        depends = [questions, job.rounds, job.targets]
+        docs = [texts.digest_of(path) for path in job.docs]
+        depends = [questions, docs, job.rounds, job.targets]
         return self.state.stage("gate", depends, [], Gated, do)
 
     def register(self, gated: Gated, result: ResultFile) -> Registered:
@@ -360,6 +374,8 @@ def _documents(job: Job) -> tuple[list[str], list[str], str]:
     else:
         test, how = [], "no text of the domain was given"
     texts.refuse_shared(training, job.question_texts, "--questions")
+    if job.other:
+        texts.refuse_shared(training, texts.documents_in(job.other, "--other"), "--other")
     return training, test, how
 
 

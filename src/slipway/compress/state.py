@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +58,8 @@ class State:
         self._key = _digest([self._key, name, list(depends)])
         before = self._done.get(name)
         if before is not None and before.key == self._key and self._is_whole(before):
-            return msgspec.json.decode(before.result, type=kind)
+            with suppress(msgspec.MsgspecError):  # of another version: the stage is done again
+                return msgspec.json.decode(before.result, type=kind)
         start = time.monotonic()
         result = do()
         sizes = {file: (self.folder / file).stat().st_size for file in files}
@@ -69,6 +70,16 @@ class State:
         )
         self._write()
         return result
+
+    def kept(self, what: str, suffix: str) -> Path:
+        """A file in which the running stage keeps what it has so far. It is not the file of an
+        earlier run that depended on something else: such files are removed.
+        """
+        mine = self.folder / f"{what}.{self._key}{suffix}"
+        for file in self.folder.glob(f"{what}*{suffix}"):
+            if file != mine:
+                file.unlink()
+        return mine
 
     def is_done(self, name: str) -> bool:
         return name in self._done

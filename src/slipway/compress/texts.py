@@ -3,13 +3,16 @@ text.
 
 Text is compared by runs of thirteen words (GPT-3's contamination check, Brown et al. 2020). Two
 documents share text if more than a fifth of the shorter one's runs are in the other: one run alone
-may be a form of words ("which of the following is the most likely cause of this"). A split never
-parts such documents: people copy, and passages repeat.
+may be a form of words ("which of the following is the most likely cause of this"). A text of 8 to
+12 words, such as a question, shares text with one that has it whole. A split never parts such
+documents: people copy, and passages repeat.
 """
 
+import hashlib
 import json
 import random
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,10 +21,16 @@ from slipway.compress.refusals import refused
 
 FEWEST_WORDS = 4_000  # below this, a model learns the text by heart
 _RUN = 13  # words
+_SHORTEST = 8  # words of a text that is shorter than a run; below it, others say the same by chance
 _MUCH = 0.2  # of the shorter document's runs
 _FORM = 200  # documents; what more of them say is a form of words
 _TEST_SHARE = 0.1
 _FEWEST_DOCUMENTS = 10
+
+# written without spaces: each character counts as a word (Thai, Lao, Khmer, Japanese, Chinese)
+_LETTERS = r"\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_LETTERS}]|[^\W_{_LETTERS}]+")
+_UNSEEN = re.compile(r"[\u00ad\u200b-\u200f\u2060\ufeff]")
 
 Run = tuple[str, ...]
 
@@ -38,7 +47,7 @@ def documents_in(path: Path, flag: str) -> list[str]:
     if not path.exists():
         raise refused(f"{flag}: there is no file or folder {path}")
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in _KINDS]
+    files = [file for file in files if file.suffix.lower() in _KINDS]
     if not files:
         raise refused(f"{flag}: {path} has no text; give .txt, .md or .jsonl files")
     found = [text for file in files for text in _read(file, flag, alone=not path.is_dir())]
@@ -47,12 +56,12 @@ def documents_in(path: Path, flag: str) -> list[str]:
 
 def _read(file: Path, flag: str, *, alone: bool) -> Iterator[str]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise refused(f"{flag}: {file} is not UTF-8 text; save it as that") from None
     except OSError as error:
         raise refused(f"{flag}: {file} cannot be read: {error.strerror}") from None
-    if file.suffix == ".jsonl":
+    if file.suffix.lower() == ".jsonl":
         yield from _rows(file, text, flag)
     elif not alone:
         yield text
@@ -61,7 +70,7 @@ def _read(file: Path, flag: str, *, alone: bool) -> Iterator[str]:
 
 
 def _rows(file: Path, text: str, flag: str) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -75,8 +84,19 @@ def _rows(file: Path, text: str, flag: str) -> Iterator[str]:
         yield "\n".join(parts)
 
 
+def digest_of(path: Path) -> str:
+    """The sha256 of a file, or of all files in a folder, at any depth, and their names."""
+    whole = hashlib.sha256()
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    for file in files:
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        whole.update(f"{file.relative_to(path)} {content}\n".encode())
+    return whole.hexdigest()
+
+
 def check_enough(documents: Sequence[str], flag: str) -> None:
-    words = sum(len(text.split()) for text in documents)
+    words = sum(len(words_of(text)) for text in documents)
     if words < FEWEST_WORDS or len(documents) < _FEWEST_DOCUMENTS:
         raise refused(
             f"{flag}: {len(documents)} documents with {words:,} words are too little to learn "
@@ -84,26 +104,51 @@ def check_enough(documents: Sequence[str], flag: str) -> None:
         )
 
 
+def words_of(text: str) -> list[str]:
+    """Its words, whatever their case, their form in Unicode, and what stands between them."""
+    plain = unicodedata.normalize("NFKC", _UNSEEN.sub("", text)).casefold()
+    return _WORD.findall(plain)
+
+
 def runs_of(text: str) -> set[Run]:
     """Every thirteen words in a row; a shorter text is one run."""
-    words = re.findall(r"\w+", text.lower())
-    count = max(1, len(words) - _RUN + 1)
-    return {tuple(words[n : n + _RUN]) for n in range(count)} if words else set()
+    words = words_of(text)
+    return set(_rows_of(words, min(_RUN, len(words)))) if words else set()
+
+
+def _rows_of(words: Sequence[str], length: int) -> Iterator[Run]:
+    return (tuple(words[n : n + length]) for n in range(len(words) - length + 1))
+
+
+def _whole_in(short: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, int, Run]]:
+    """Which of the short texts are found whole in which texts: both numbers, and the words."""
+    wanted = defaultdict[int, dict[Run, list[int]]](dict)
+    for number, text in enumerate(short):
+        words = words_of(text)
+        if _SHORTEST <= len(words) < _RUN:
+            wanted[len(words)].setdefault(tuple(words), []).append(number)
+    for other, text in enumerate(texts if wanted else ()):
+        words = words_of(text)
+        for length, known in wanted.items():
+            for run in known.keys() & set(_rows_of(words, length)):
+                yield from ((number, other, run) for number in known[run])
 
 
 def shared(training: Sequence[str], test: Iterable[str]) -> list[tuple[int, str]]:
     """Which training documents share text with the test, each with the words that they share."""
+    test = list(test)
     held = [runs_of(text) for text in test]
     index = _index(held)
-    found = []
+    found = {number: " ".join(run) for _, number, run in _whole_in(test, training)}
+    found |= {number: " ".join(run) for number, _, run in _whole_in(training, test)}
     for number, text in enumerate(training):
         mine = runs_of(text)
         common = Counter(other for run in mine for other in index.get(run, ()))
         for other, count in common.most_common():
             if count > _MUCH * min(len(mine), len(held[other])):
-                found.append((number, " ".join(min(mine & held[other]))))
+                found[number] = " ".join(min(mine & held[other]))
                 break
-    return found
+    return sorted(found.items())
 
 
 def _index(runs: Sequence[set[Run]]) -> dict[Run, list[int]]:
@@ -165,6 +210,8 @@ def _groups(documents: Sequence[str]) -> list[list[int]]:
         for other, count in common.items():
             if count > _MUCH * min(len(mine), len(runs[other])):
                 parent[root(number)] = root(other)
+    for number, other, _ in _whole_in(documents, documents):
+        parent[root(number)] = root(other)
     found = defaultdict[int, list[int]](list)
     for number in range(len(documents)):
         found[root(number)].append(number)
