@@ -18,13 +18,14 @@ from slipway import weights
 from slipway.compress import quantising
 from slipway.compress.runner import Runner
 from slipway.knowledge import opened
+from slipway.knowledge.attachments import Attachments
 from slipway.knowledge.parsing import Parser
 from watchdog import watched
 
 TESTS = Path(__file__).parent
 BROWSER, PROCESS = "browser", "process"
 STARTERS: tuple[Any, ...] = (
-    *(subprocess, Parser, Runner, opened, weights.pull, watched),
+    *(subprocess, Attachments, Parser, Runner, opened, weights.pull, watched),
     quantising.write_with_tool,
 )
 EVENTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec")

@@ -71,6 +71,12 @@ def completion(text: str, more: str = "", finish: str = '"stop"') -> bytes:
     )
 
 
+def call_part(index: int, fields: str) -> bytes:
+    """A chunk of one tool call."""
+    part = f'{{"tool_calls":[{{"index":{index},{fields}}}]}}'
+    return chunk(part, more=',"id":"c","created":1,"model":"m"')
+
+
 DONE = b"[DONE]"
 THOUGHT = "Let me think about this. " * 20
 LONG_THOUGHT = (THOUGHT * 2000).encode()
@@ -211,6 +217,29 @@ ERRORS_IN_200 = {
     "plain": (b'{"error":"out of memory"}', 502, "provider_down"),
     "object": (b'{"object":"error","message":"no such thing","code":400}', 400, "provider_refused"),
 }
+# Streams where none was requested: the parts of tool calls and log probabilities
+MERGED = {
+    "empty-ids": (
+        b'{"id":"","created":0,"model":"","choices":[],"prompt_filter_results":[]}',
+        call_part(0, '"id":"call_1","type":"function","function":{"name":"f","arguments":""}'),
+        call_part(0, '"id":"","type":"","function":{"arguments":"{\\"a\\":"}'),
+        call_part(0, '"id":"","function":{"name":"","arguments":"1}"}'),
+    ),
+    "calls-from-1": (
+        call_part(2, '"id":"call_2","function":{"name":"g","arguments":""}'),
+        call_part(1, '"id":"call_1","function":{"name":"f","arguments":"{}"}'),
+        call_part(2, '"function":{"arguments":"[]"}'),
+    ),
+    "calls-with-one-index": (
+        call_part(0, '"id":"call_1","function":{"name":"f","arguments":"{}"}'),
+        call_part(0, '"id":"call_2","function":{"name":"g","arguments":"["}'),
+        call_part(0, '"function":{"arguments":"]"}'),
+    ),
+    "logprobs": (
+        b'{"choices":[{"index":0,"delta":{"content":"H"},"logprobs":{"content":[{"token":"H"}]}}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"i"},"logprobs":{"content":[{"token":"i"}]}}]}',
+    ),
+}
 ELSEWHERE = (405, 409, 410, 413, 418, 421, 423, 424, 425, 451, 498, 499)
 SHAPES = ("", "soon", "nan", "inf", "-1", "1e999", "Thu, 99 Foo 2026 99:99:99", "\xff", "9" * 400)
 
@@ -246,6 +275,8 @@ def rows() -> dict[str, Reply]:
         b'{"choices":[{"index":1,"delta":{"content":"b"},"finish_reason":null}]}',
         DONE,
     )
+    for name, streams in MERGED.items():
+        found[name] = events(*streams, chunk("{}", '"stop"'), DONE)
     found["comments-after-words"] = lambda _: Behaviour(
         "",
         None,
@@ -326,6 +357,32 @@ def test_what_is_odd_costs_no_answer(server: Serving, name: str, streamed: bool)
         assert '"finish_reason":"null"' not in reply.text
     routed = server.chat(f"route.{name}", stream=streamed)
     assert routed.headers["x-slipway-model"] == f"first.{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "calls"),
+    [
+        ("empty-ids", [("call_1", "f", '{"a":1}')]),
+        ("calls-from-1", [("call_1", "f", "{}"), ("call_2", "g", "[]")]),
+        ("calls-with-one-index", [("call_1", "f", "{}"), ("call_2", "g", "[]")]),
+    ],
+)
+def test_the_parts_of_tool_calls_are_joined(
+    server: Serving, name: str, calls: list[tuple[str, str, str]]
+) -> None:
+    answer = server.chat(name).json()
+    assert (answer["id"], answer["created"], answer["model"]) == ("c", 1, "m")
+    found = answer["choices"][0]["message"]["tool_calls"]
+    assert calls == sorted(
+        (each["id"], each["function"]["name"], each["function"]["arguments"]) for each in found
+    )
+    assert not any("index" in each for each in found)
+
+
+def test_the_log_probabilities_of_all_chunks_are_joined(server: Serving) -> None:
+    choice = server.chat("logprobs").json()["choices"][0]
+    assert choice["message"]["content"] == "Hi"
+    assert [each["token"] for each in choice["logprobs"]["content"]] == ["H", "i"]
 
 
 def test_what_cannot_be_read_is_counted(server: Serving) -> None:

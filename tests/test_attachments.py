@@ -22,6 +22,8 @@ from browsing import (
 )
 from browsing import serving as serving_page
 from processes import Serving, serving
+from slipway.errors import NotFound, TooLarge
+from slipway.knowledge.attachments import Attachments
 
 KEYS = {"ada": "sw-the-key-of-ada", "bob": "sw-the-key-of-bob"}
 DOCUMENT = "# Office\n\n## Opening hours\n\nThe office opens at nine.\n"
@@ -162,3 +164,15 @@ def test_a_file_is_attached_on_the_page_and_forgotten_with_its_conversation(
         with page.expect_response(f"**/v1/attachments/{file['id']}") as forgotten:
             page.get_by_role("menuitem", name="Delete").click()
         assert forgotten.value.status == 200
+
+
+def test_one_reader_cannot_leave_others_without_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slipway.knowledge.attachments.MOST_OWN_CHARS", 100)
+    held = Attachments()
+    first, second = (held.add("ada", name, b"word " * 12, 60.0) for name in ("1.txt", "2.txt"))
+    assert held.get("ada", [second.id])
+    with pytest.raises(NotFound):
+        held.get("ada", [first.id])
+    with pytest.raises(TooLarge, match="more than 100 characters"):
+        held.add("ada", "3.txt", b"word " * 30, 60.0)
+    assert held.get("ada", [second.id]), "what cannot be held takes nobody's place"

@@ -17,8 +17,8 @@ MANY = 1000
 
 
 class Shared:
-    def __init__(self, server: Serving, mock: MockServer) -> None:
-        self.server, self.mock = server, mock
+    def __init__(self, server: Serving, mock: MockServer, late: MockServer) -> None:
+        self.server, self.mock, self.late = server, mock, late
         self.before = 0
 
     def body(self, text: str, model: str = "m", **more: Any) -> dict[str, Any]:
@@ -41,11 +41,17 @@ class Shared:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    with mocking(ttft_s=0.5, tpot_s=0.01, tokens=30) as mock:
+    with (
+        mocking(ttft_s=0.5, tpot_s=0.01, tokens=30) as mock,
+        mocking(tokens=30, script=("cut-5",)) as cut,
+        mocking(tokens=30, ttft_s=1.5) as late,
+    ):
         settings = {
             "limits": {"answers": 4000, "connections": 4000},
             "models": {
                 "m": {"base_url": mock.url, "name": "mock-model", "retries": 0, "cache": "1h"},
+                "cut": {"base_url": cut.url, "name": "mock-model", "retries": 0, "cache": {}},
+                "late": {"base_url": late.url, "name": "mock-model"},
                 "unkept": {
                     "base_url": mock.url,
                     "name": "mock-model",
@@ -53,10 +59,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
                     "cache": {},
                 },
             },
+            "routes": {"cut-then-late": ["cut", "late"]},
             "apps": {"app": {"route": "unkept", "cache": {}}},
         }
         with serving(tmp_path_factory.mktemp("shared"), settings=settings) as server:
-            yield Shared(server, mock)
+            yield Shared(server, mock, late)
 
 
 def text_of(stream: bytes) -> str:
@@ -146,6 +153,25 @@ def test_a_late_client_gets_the_stream_from_its_start(shared: Shared) -> None:
     first, late = asyncio.run(ask_both())
     assert shared.calls("late") == 1
     assert first == late
+
+
+def test_a_client_may_join_while_the_next_model_is_asked_to_continue(shared: Shared) -> None:
+    async def ask_all() -> list[httpx.Response]:
+        body = shared.body("joined", "cut-then-late", stream=True)
+        async with shared.client() as client:
+            first = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+            await until_async(lambda: shared.late.requests)
+            second = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+            third = asyncio.create_task(
+                client.post("/v1/chat/completions", json={**body, "stream": False})
+            )
+            return [await first, await second, await third]
+
+    first, second, third = asyncio.run(ask_all())
+    assert (second.status_code, third.status_code) == (200, 200), (second.text, third.text)
+    assert second.headers["x-slipway-cache"] == third.headers["x-slipway-cache"] == "flight"
+    assert text_of(second.content) == text_of(first.content)
+    assert third.json()["choices"][0]["message"]["content"] == text_of(first.content)
 
 
 def test_the_call_ends_when_the_last_client_leaves(shared: Shared) -> None:

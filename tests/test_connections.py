@@ -7,15 +7,20 @@ import inspect
 import json
 import logging
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from provider_faults import full
 from slipway.app.building import build
+from slipway.providers.client import Timeouts
+from slipway.providers.http import Pool
 from slipway.settings import Limits, ModelSettings, RouteEntry, Settings
 from slipway.web.connection import ClientConnection, connection_class
 from waiting import PATIENCE_S
@@ -508,3 +513,34 @@ def test_uvicorn_calls_connections_as_they_expect() -> None:
     server = uvicorn.Server(config)
     assert (server.should_exit, server.force_exit, server.started) == (False, False, False)
     assert list(inspect.signature(uvicorn.Server.on_tick).parameters) == ["self", "counter"]
+
+
+def test_an_address_that_leads_nowhere_costs_no_time() -> None:
+    """The name of a provider has two addresses, and nothing answers at the first one."""
+
+    async def status(nowhere: int) -> int:
+        loop = asyncio.get_running_loop()
+        good = socket.create_server(("127.0.0.2", nowhere))
+        good.settimeout(30)
+
+        async def getaddrinfo(host: str, port: int, **_: Any) -> Any:
+            hosts = ("127.0.0.1", "127.0.0.2") if host == "provider.test" else (host,)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in hosts]
+
+        loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign, assignment]
+        pool = Pool(f"http://provider.test:{nowhere}", "The provider", Timeouts(connect_s=5.0))
+
+        def answer() -> None:
+            with good.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        with good:
+            answering = loop.run_in_executor(None, answer)
+            reply = await pool.send(b"GET / HTTP/1.1\r\nHost: provider.test\r\n", b"")
+            await answering
+        await pool.close()
+        return reply.status
+
+    with full() as port:
+        assert asyncio.run(status(port)) == 204

@@ -103,3 +103,15 @@ def test_a_visitor_of_another_site_asks_and_gets_an_answer(
     watched.strayed[:] = [url for url in watched.strayed if not url.startswith(other_site)]
     expected = ("404", "postMessage")  # the other site's favicon; axe, which speaks to each frame
     watched.errors[:] = [each for each in watched.errors if not any(e in each for e in expected)]
+
+
+@needs_chromium
+def test_a_link_cannot_put_another_key_in_place_of_the_reader_s(
+    watched: Watched, server: str
+) -> None:
+    """The frame takes its key from its address. Opened by itself, the page asks for the reader's."""
+    page = watched.page
+    page.goto(f"{server}/embed#key={KEY}&app=support")
+    expect(page.locator("#lock")).to_be_visible()
+    assert page.evaluate("sessionStorage.getItem('slipway.key')") is None
+    watched.errors[:] = [each for each in watched.errors if "401" not in each]

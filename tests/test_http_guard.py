@@ -1,5 +1,6 @@
 """Test which requests the server accepts, and how it rejects the others before an app sees them."""
 
+import asyncio
 import gzip
 import json
 import socket
@@ -12,6 +13,8 @@ import pytest
 
 import plain_http
 from processes import Serving, mocking, models, serving
+from slipway.web.exchange import Exchange, OldExchange
+from slipway.web.response_writer import Heartbeats, HttpResponseWriter
 from waiting import PATIENCE_S, until
 
 
@@ -309,3 +312,50 @@ def test_static_files_are_sent_once(server: Serving) -> None:
     )
     assert server.get("/static/../page.css").status_code == 404
     assert server.get("/static/nothing.css").status_code == 404
+
+
+def test_a_client_of_http_1_0_gets_a_stream_without_chunks(server: Serving) -> None:
+    body = b'{"model":"mock-model","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+    head = (
+        b"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json"
+    )
+    got = raw(server, head + b"\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    head, _, sent = got.partition(b"\r\n\r\n")
+    assert b"200 OK" in head
+    assert b"connection: close" in head.lower()
+    assert b"transfer-encoding" not in head.lower()
+    assert sent.startswith(b"data: {")
+    assert sent.endswith(b"data: [DONE]\n\n")
+
+
+class HeldTransport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
+
+    def close(self) -> None:
+        raise AssertionError("this connection is kept")
+
+
+class IdleLink:
+    """The connection of an exchange."""
+
+    write_paused = False
+
+    def exchange_ended(self) -> None: ...
+
+
+@pytest.mark.parametrize("kind", [Exchange, OldExchange])
+def test_a_heartbeat_after_the_end_of_a_response_sends_nothing(kind: type[Exchange]) -> None:
+    transport = HeldTransport()
+    exchange = kind(IdleLink(), transport, "POST", b"/", [], keep_alive=True)  # type: ignore[arg-type]
+    writer = HttpResponseWriter(exchange, "ans-1", Heartbeats())
+    exchange.respond(b"HTTP/1.1 502 Bad Gateway\r\n", b"{}")  # by the guard: the answer failed
+    sent = transport.sent
+    asyncio.run(writer.beat())  # it was on its way already
+    assert transport.sent == sent

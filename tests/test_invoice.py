@@ -220,6 +220,9 @@ def test_each_difference_is_named(tmp_path: Path) -> None:
             del row["id"]
 
     assert "They are equal." in reconcile(written(tmp_path, by_model))
+    of = ("--provider", "opnai", "--config", config)
+    refused = run("ledger", "reconcile", str(tmp_path / "invoice.csv"), *of, cwd=tmp_path)
+    assert "no call of `opnai` in this time, but of `openai`" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 import plain_http
 from processes import Serving, mocking, serving
 from slipway.cli import main
+from slipway.providers.mock import MockServer
 from waiting import PATIENCE_S, until
 
 ADMIN = {"authorization": "Bearer sw-admin-of-tests"}
@@ -24,8 +26,8 @@ SAYS = "one two three four five six seven eight nine"
 class Site:
     """A server with two workers, and the commands beside it."""
 
-    def __init__(self, folder: Path, server: Serving) -> None:
-        self.folder, self.server = folder, server
+    def __init__(self, folder: Path, server: Serving, slow: MockServer) -> None:
+        self.folder, self.server, self.slow = folder, server, slow
 
     def command(self, *args: str) -> Any:
         done = self.invoke(*args, "--json")
@@ -40,10 +42,10 @@ class Site:
         url = self.server.url + path
         return plain_http.request(method, url, json=body, headers=ADMIN, timeout=PATIENCE_S)
 
-    def ask(self, key: str) -> httpx.Response:
+    def ask(self, key: str, model: str = "m") -> httpx.Response:
         """Ask over a connection of its own, which any worker may take."""
         sent = {
-            "model": "m",
+            "model": model,
             "messages": [{"role": "user", "content": "Hi"}],
             "max_tokens": 9,
         }
@@ -65,15 +67,18 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("limits")
-    with mocking(text=SAYS) as mock:
+    with mocking(text=SAYS) as mock, mocking(text=SAYS, ttft_s=2) as slow:
         settings = {
             "store": f"sqlite:///{folder}/slipway.db",
             "keys": [{"key": "sw-admin-of-tests", "admin": True}],
-            "models": {"m": {"base_url": mock.url, "price": PRICE}},
+            "models": {
+                "m": {"base_url": mock.url, "price": PRICE},
+                "slow": {"base_url": slow.url, "price": PRICE},
+            },
         }
         (folder / "slipway.yaml").write_text(json.dumps(settings))
         with serving(folder, "--workers", "2", settings=settings) as server:
-            yield Site(folder, server)
+            yield Site(folder, server, slow)
 
 
 def test_a_key_is_made_with_limits_that_hold_in_every_worker(site: Site) -> None:
@@ -105,6 +110,21 @@ def test_limits_change_while_the_key_is_used_and_begin_with_what_was_spent(site:
     assert [site.ask(made["key"]).status_code for _ in range(2)] == [200, 402]
     assert site.admin("PATCH", path, {"limits": None}).json()["limits"] is None
     until(lambda: site.ask(made["key"]).status_code == 200)
+
+
+def test_a_new_budget_counts_the_calls_that_run_in_every_worker(site: Site) -> None:
+    made = site.command("create", "--name", "runs")
+    time.sleep(WATCH_S + site.server.at_once_s())
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(site.ask, made["key"], "slow") for _ in range(8)]
+        until(lambda: len(site.slow.requests) == 8)
+        site.command("limit", made["id"], "--usd-per-day", "0.09")
+        until(lambda: len(site.usage(made["key"])["budgets"]) == 1)
+        assert site.usage(made["key"])["budgets"][0]["spent_usd"] == "0"
+        assert {each.result().status_code for each in running} == {200}
+    until(lambda: site.usage(made["key"])["budgets"][0]["spent_usd"] == "0.08")
+    site.until_all_know(made["key"], "0.09")
+    assert [site.ask(made["key"]).status_code for _ in range(2)] == [200, 402]
 
 
 def test_commands_show_the_limits(site: Site) -> None:

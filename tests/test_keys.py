@@ -204,6 +204,7 @@ def test_a_mistake_on_the_command_line_is_named(site: Site) -> None:
     assert "is not a duration" in site.refused("rotate", "key-1", "--grace", "-1h")
     assert "`24` has no unit" in site.refused("rotate", "key-1", "--grace", "24")
     assert "do not expire" in site.refused("create", "--line", "--expires", "90d")
+    assert "leave out one of them" in site.refused("create", "--line", "--json")
     assert "longer than 90 days" in site.refused("rotate", "key-1", "--grace", "91d")
 
 

@@ -105,6 +105,7 @@ def test_each_call_is_booked_once_and_reports_add_up(books: Books) -> None:
     }
     assert books.report("--by", "day", "--tenant", "globex")[0]["calls"] == 2
     assert books.report("--since", "2099-01-01") == []
+    assert books.report("--until", "2026-01-01") == []
 
     metrics = books.get("/metrics", headers={"Authorization": f"Bearer {KEYS[0]}"}).text
     costs = [
@@ -161,6 +162,11 @@ def test_a_key_sees_its_own_spending_and_an_admin_key_all(books: Books) -> None:
     after = books.get(f"/v1/ledger?rows=true&limit=1&after={pages['data'][0]['id']}", headers=admin)
     assert after.json()["data"][0]["id"] != pages["data"][0]["id"]
 
+    before = books.get("/v1/ledger?until=2026-01-01", headers=admin).json()
+    assert (before["calls"], before["cost_usd"]) == (0, "0")
+    misspelt = books.get("/v1/usage?form=2026-01-01", headers=admin)
+    assert "There is no parameter `form`" in misspelt.json()["error"]["message"]
+
     refused = books.get("/v1/ledger", headers={"Authorization": f"Bearer {KEYS[0]}"})
     assert refused.status_code == 403
     assert "Use GET /v1/usage" in refused.json()["error"]["message"]
@@ -168,6 +174,9 @@ def test_a_key_sees_its_own_spending_and_an_admin_key_all(books: Books) -> None:
         ("by=colour", "`by` cannot be `colour`"),
         ("since=soon", "`soon` is neither a duration nor a day"),
         ("rows=true&limit=0", "`limit` must be a whole number from 1 to 1000"),
+        ("rows=1", "`rows` must be `true` or `false`"),
+        ("tenants=acme", "There is no parameter `tenants`. Use some of: by, since, until, key"),
+        ("until=7", "`until`: `7` has no unit"),
     ):
         wrong = books.get(f"/v1/ledger?{query}", headers=admin)
         assert (wrong.status_code, says in wrong.json()["error"]["message"]) == (400, True), query

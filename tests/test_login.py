@@ -165,6 +165,20 @@ def test_the_session_is_a_strict_cookie_and_ends_by_signing_out(
     assert again.status_code == 401, "the old cookie must not count any more"
 
 
+def test_who_signed_out_stays_signed_out_after_a_restart(
+    tmp_path: Path, folder: Path, provider: str
+) -> None:
+    oidc = {"issuer": provider, "client_id": "slipway", "client_secret": "a-secret"}
+    tree = settings(folder, {"oidc": oidc})
+    with serving(tmp_path, settings=tree) as server:
+        ada, bob = (signed_in(server, provider, each) for each in ("ada", "bob"))
+        cookies = [dict(each.cookies) for each in (ada, bob)]
+        assert ada.post("/logout", headers={"sec-fetch-site": "same-origin"}).status_code == 200
+    with serving(tmp_path, settings=tree) as server:
+        sent = [plain_http.get(f"{server.url}/v1/session", cookies=each) for each in cookies]
+        assert [reply.status_code for reply in sent] == [401, 200]
+
+
 def test_state_nonce_and_codes_of_others_are_refused(server: Serving, provider: str) -> None:
     client, back = signing_in(server, provider, "ada")
     other, others_back = signing_in(server, provider, "bob")

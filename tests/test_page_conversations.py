@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
+import plain_http
 from browsing import (
     DESK,
     PHONE,
     SMALL,
+    Watched,
     answer_text,
     ask,
     axe_finds_nothing,
@@ -23,6 +25,7 @@ from browsing import (
     serving,
     settled,
 )
+from waiting import until
 
 pytestmark = needs_chromium
 
@@ -366,3 +369,31 @@ def test_the_list_covers_the_page_of_a_phone_until_one_is_chosen(page: Page, ser
     rows(page).last.get_by_role("button", name=QUESTIONS[0]).click()
     expect(page.locator("#side")).to_be_hidden()
     expect(page.get_by_role("heading", name=QUESTIONS[0])).to_be_visible()
+
+
+def test_a_shared_conversation_cannot_lead_a_reader_s_request_elsewhere(
+    watched: Watched, server: str
+) -> None:
+    """Its sender makes up an id that leads from the route of votes to that of documents."""
+    form = {"file": ("victim.md", b"# Victim\n\n## Words\n\nSome words.\n")}
+    sent = plain_http.post(f"{server}/v1/documents", files=form, data={"app": "docs"})
+    document = f"{server}/v1/documents/{sent.json()['data'][0]['id']}"
+    until(lambda: plain_http.get(document).json()["state"] == "done")
+    turn = {
+        "question": "Hello?",
+        "app": "docs",
+        "sources": [],
+        "state": "done",
+        "done": {},
+        "id": document.replace(f"{server}/v1/", "../"),
+        "sections": [{"title": "", "text": "Good day.", "state": "done"}],
+        "opinion": {"helpful": True},
+    }
+    share = plain_http.post(f"{server}/v1/shares", json={"turns": [turn]}).json()["id"]
+    page = watched.page
+    page.goto(f"{server}/?share={share}")
+    page.get_by_role("button", name="Yes", exact=True).click()
+    expect(page.locator(".opinion .failure, .opinion .said")).to_be_visible()
+    assert plain_http.get(document).status_code == 200, "the reader's click deleted a document"
+    assert plain_http.delete(document).status_code == 200
+    watched.errors[:] = [each for each in watched.errors if "404" not in each]

@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from processes import Serving, mocking, models, run, serving
+from slipway.admission import OPERATOR
+from slipway.app.loading import load_settings
+from slipway.app.rulebooks import collected_from
 from slipway.rules import RuleBook, RuleQuestion, read_rules
 from slipway.rules.normalising import normal_form
-from slipway.types import Asker
+from slipway.rules.suggesting import suggestions
+from slipway.settings import Flags
+from slipway.store import CollectedAnswer
+from slipway.types import Answered, Asker
 from waiting import until
 
 BRANCHES = "city,address,names\nParis,12 rue de Rivoli,Paname|巴黎\nNew York,5 5th Ave,NYC|纽约\n"
@@ -119,6 +127,7 @@ def said(book: RuleBook, asked: str, today: str = "2026-03-10") -> str | None:
     return match.text if match is not None else None
 
 
+SECRET = "The bonus is 5000 crowns.\x1b]0;\x9b\x85\u202e"
 OPEN = "We are open Monday to Friday, 9:00 to 17:00."
 
 
@@ -358,6 +367,71 @@ def test_repeated_questions_become_rules_once_a_person_accepts_them(
     rules = {row["rule"]: row for row in json.loads(report.stdout)}
     assert rules["opening-hours"]["served"] >= 1
     assert rules["what-is-a-slipway"]["groups"] == ["staff"]
+
+
+def collected(number: int, groups: tuple[str, ...], text: str = SECRET) -> CollectedAnswer:
+    question = "What is the bonus?"
+    return CollectedAnswer(
+        answer=f"ans-{number}",
+        at=1.0,
+        app="desk",
+        tenant="default",
+        question=question,
+        text=text,
+        groups=groups,
+        sources=("a\n- b.md",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("others", "groups"),
+    [
+        ([("hr",)] * 2, ("hr",)),
+        ([("board",)], ("board", "hr")),
+        ([("hr", "staff")] * 3, ("hr",)),
+        ([()], ()),
+    ],
+)
+def test_a_proposed_rule_tells_nobody_what_they_may_not_read(
+    book: RuleBook, others: list[tuple[str, ...]], groups: tuple[str, ...]
+) -> None:
+    rows = [collected(n, each) for n, each in enumerate([*[("hr",)] * 4, *others])]
+    (found,) = suggestions(rows, book)
+    assert found.groups == groups
+    # somebody without a group got another answer, from what everybody may read
+    (found,) = suggestions([*rows, collected(9, (), "See the handbook.")], book)
+    assert found.groups == groups
+    assert all(line.startswith(("#", "-", "  ")) for line in found.yaml().splitlines())
+    assert yaml.safe_load(found.yaml())[0]["answer"] == SECRET
+    assert found.yaml().replace("\n", "").isprintable()
+
+
+def test_nobody_knows_which_of_several_groups_a_document_is_for(book: RuleBook) -> None:
+    assert suggestions([collected(n, ("hr", "staff")) for n in range(5)], book) == []
+
+
+def test_what_the_operator_asks_makes_no_rule(tmp_path: Path) -> None:
+    """The operator may read everything, without a group."""
+    (tmp_path / "slipway.yaml").write_text(
+        "models: {m: {base_url: 'http://127.0.0.1:9/v1'}}\n"
+        f"apps: {{desk: {{route: m, rules: {{file: '{write_rules(tmp_path)}', collect: true}}}}}}\n"
+    )
+    settings = load_settings(Flags(config=tmp_path / "slipway.yaml")).settings
+    answered = Answered(
+        id="ans-1",
+        at=1.0,
+        tenant="default",
+        owner="a-key",
+        app="desk",
+        model="m",
+        served_by="model",
+        prompt=None,
+        question="What is the bonus?",
+        text=SECRET,
+        is_whole=True,
+    )
+    assert collected_from(answered, settings) is not None
+    assert collected_from(replace(answered, owner=OPERATOR.owner), settings) is None
 
 
 # Tests of rules

@@ -588,6 +588,35 @@ def test_a_stopped_answer_continues_with_the_missing_sections(docs: Path, tmp_pa
     assert [s["index"] for s in of(again, "section") if s["state"] == "done"] == [0, 1, 2, 3]
 
 
+def test_sections_that_waited_when_a_shared_answer_was_stopped_are_not_lost(
+    docs: Path, tmp_path: Path
+) -> None:
+    """The first section takes long; the others are written, and wait to be shown after it."""
+    with (
+        mocking(script=("slow-60@1",), tokens=40) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url, cache="1h")) as server,
+    ):
+        received: list[SentEvent] = []
+        with plain_http.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": FOUR, "stream": True},
+            timeout=PATIENCE_S,
+        ) as r:
+            answer_id = r.headers["x-slipway-answer-id"]
+            for event in events(r.iter_lines()):
+                received.append(event)
+                if event[1] == "progress" and event[2]["done"] == 3:
+                    server.post(f"/v1/answers/{answer_id}/cancel", {})
+        assert received[-1][2]["code"] == "cancelled"
+        assert not of(received, "delta")
+        _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
+        whole = server.get(f"/v1/answers/{answer_id}").json()
+    assert sorted(texts(again)) == [0, 1, 2, 3]
+    assert [s["state"] for s in whole["sections"]] == ["done"] * 4
+    assert all(s["end"] > s["start"] for s in whole["sections"])
+
+
 def test_the_model_down_all_sections_are_quoted_and_it_is_said_once(
     docs: Path, tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
         ("keys:\n  - {key: abcdefgh1, limits: {tpm: -5}}\n", "keys[0].limits.tpm: `-5` is not"),
         (
             "tenants:\n  acme: {limits: {usd_per_day: -1}}\n",
-            "s.yaml:2: tenants.acme.limits.usd_per_day: `-1` is not a budget; write USD",
+            "s.yaml:2: tenants.acme.limits.usd_per_day: `-1` is not a budget from 0.000001 to 1000000000 USD",
         ),
         (
             "tenants:\n  acme: {limits: {usd_per_month: 1e99}}\n",

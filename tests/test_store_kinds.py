@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,15 @@ def test_keys_change_the_version_and_keep_their_hashes(store: RecordStore) -> No
     assert version > 2
 
 
+def test_sessions_that_were_signed_out_are_kept_until_they_would_have_ended(
+    store: RecordStore,
+) -> None:
+    later = time.time() + 60
+    for session, end in [("a", time.time() - 60), ("b", later), ("b", later), ("c", later)]:
+        store.end_session(session, end)
+    assert store.ended_sessions() == {"b": later, "c": later}
+
+
 def test_conversations_are_found_by_their_words(store: RecordStore) -> None:
     kept = store.conversations
     for number in range(4):
@@ -221,9 +231,14 @@ def test_conversations_are_found_by_their_words(store: RecordStore) -> None:
     assert kept.load("ben", "c1") is None
     assert [kept.delete("anna", "c3"), kept.delete("anna", "c3")] == [True, False]
     share = Shared(id="s", tenant="acme", owner="anna", turns="[]")
-    kept.save_share(share, days=30)
+    kept.save_share(share, days=30, at_most=9)
     assert kept.load_share("s", days=30) == share
     assert [kept.delete_share("s", "ben"), kept.delete_share("s", "anna")] == [False, True]
+    for owner, each in [("ben", "b"), ("anna", "1"), ("anna", "2"), ("anna", "3")]:
+        share = Shared(id=each, tenant="acme", owner=owner, turns="[]")
+        kept.save_share(share, days=30, at_most=2)
+    found = [each for each in "b123" if kept.load_share(each, days=30)]
+    assert found == ["b", "2", "3"], "only the owner's oldest link is dropped"
 
 
 def test_hits_of_rules_are_counted_once_and_answers_collected(store: RecordStore) -> None:
@@ -328,6 +343,30 @@ def test_rows_beyond_what_memory_holds_wait_in_the_journal(
     store.close()
 
 
+def test_rows_that_wait_are_waited_for_while_others_come(
+    addresses: dict[str, str], tmp_path: Path
+) -> None:
+    """Whenever rows are saved, another one comes, so that one always waits."""
+    with closing(open_records(Settings(store=addresses["sqlite"]))) as store:
+        writer = RowWriter(lambda: store, tmp_path / "journal")
+        numbers, ended = count(10), threading.Event()
+
+        def add_another(kind: str, saved: Sequence[Any]) -> None:
+            if not ended.is_set():
+                writer.add(booked(next(numbers)))
+
+        writer.saved = add_another
+        for number in range(10):
+            writer.add(booked(number))
+        for _ in range(3):
+            assert writer.flush(5.0)
+            assert writer.waiting
+        saved = {row.id for row in store.ledger.rows(LedgerFilter(), limit=99_999)}
+        assert saved >= {booked(number).id for number in range(10)}
+        ended.set()
+        writer.close()
+
+
 # backups
 
 
@@ -341,7 +380,8 @@ def filled(store: RecordStore) -> None:
     store.keys.add(key(1, groups=("ü",), models=("m",)), "hash-1")
     row = SavedConversation(id="c", title="租户", at=NOON, turns='["\\u0000"]')
     store.conversations.save("anna", row, at_most=3)
-    store.conversations.save_share(Shared(id="s", tenant="a", owner="anna", turns="[]"), days=10**5)
+    share = Shared(id="s", tenant="a", owner="anna", turns="[]")
+    store.conversations.save_share(share, days=10**5, at_most=9)
     store.rules.count_hits([hit(1)], days=10**5, at_most=100)
     store.history.save("a", [HistoryRow(step_s=60, at=NOON, counts=b"\0\1")], drop_before={})
     store.history.save_alerts("a", {"Watchdog": b"\2"})

@@ -29,6 +29,10 @@ def test_prompts_that_are_not_text_teach_nothing() -> None:
     ):
         assert not size_of(content(text, part)).is_text
     assert size_of(content(text)).is_text
+    for kind in ("image_url", "image", "input_image"):
+        size = size_of(content(text, {"type": kind, kind: "A" * 10_000}))
+        assert (size.input, size.other) == (4 + 800, 0)
+    assert 60 < size_of(content({"type": "video_url", "video_url": "A" * 10_000})).other < 80
 
 
 def test_a_stream_that_broke_off_has_no_more_tokens_than_it_could_have() -> None:

@@ -118,6 +118,54 @@ def test_odd_servers(tmp_path: Path, answer: bytes, code: str) -> None:
         assert (response.json()["error"]["code"] if response.status_code != 200 else "") == code
 
 
+ODD_REPLIES = {
+    "cut-400": b'HTTP/1.1 400 Bad\r\nContent-Length: 99\r\n\r\n{"error"',
+    "cut-429": b'HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 99\r\n\r\n{"error"',
+    "held-401": b'HTTP/1.1 401 No\r\nContent-Length: 99\r\n\r\n{"error"',
+    "compressed": (
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"
+    ),
+    "two-replies": REPLY + b"HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n",
+    "usual": REPLY,
+}
+
+
+def test_odd_replies_are_understood_as_they_are_meant(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def talk(connection: socket.socket, number: int) -> None:
+        while request := whole_request(connection):
+            name = next(name for name in ODD_REPLIES if f'"{name}"'.encode() in request)
+            connection.sendall(ODD_REPLIES[name])
+            if name.startswith("held"):
+                done.wait(60)
+            if name.startswith("cut"):
+                return
+
+    with listening(talk) as port:
+        model = {"base_url": f"http://127.0.0.1:{port}/v1", "retries": 0}
+        settings = {"models": dict.fromkeys(ODD_REPLIES, model)}
+        with serving(tmp_path, settings=settings) as server:
+            # the status of an error counts, also if its body is cut or never comes
+            found = {name: server.chat(name) for name in ODD_REPLIES}
+            done.set()
+    codes = {name: (reply.status_code, code_of(reply)) for name, reply in found.items()}
+    assert codes == {
+        "cut-400": (400, "provider_refused"),
+        "cut-429": (429, "provider_limit"),
+        "held-401": (502, "provider_key"),
+        "compressed": (502, "provider_nonsense"),
+        "two-replies": (200, ""),
+        "usual": (200, ""),
+    }
+    assert found["cut-429"].headers["retry-after"] == "7"
+    assert "compressed" in found["compressed"].json()["error"]["message"]
+
+
+def code_of(reply: httpx.Response) -> str:
+    return "" if reply.status_code == 200 else str(reply.json()["error"]["code"])
+
+
 def test_a_reply_without_a_length_ends_with_its_connection(tmp_path: Path) -> None:
     def talk(connection: socket.socket, number: int) -> None:
         connection.recv(65536)
@@ -225,7 +273,10 @@ def test_tls_with_an_authority_of_ones_own_and_not_without(
 def whole_request(connection: socket.socket) -> bytes:
     held = b""
     while b"\r\n\r\n" not in held:
-        held += connection.recv(65536)
+        block = connection.recv(65536)
+        if not block:
+            return b""
+        held += block
     head, _, body = held.partition(b"\r\n\r\n")
     length = next(
         (

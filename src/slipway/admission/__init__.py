@@ -4,6 +4,7 @@
 take, and gives back what the call did not take.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -215,10 +216,13 @@ class Admission(KnownKeys):
                 self._change(self.meters.meter(*scope), limits)
 
     def _change(self, meter: Meter, limits: Allowance) -> None:
-        """Change the limits of a meter, which counts from now on whatever is spent."""
+        """Change the limits of a meter, which counts from now on whatever is spent here."""
         if limits != meter.allowance:
             self.meters.late[meter.scope, meter.name] = meter
+            if meter.limits_money and not limits.has_money:
+                meter.is_loaded = False  # other workers may answer this key now
             meter.set_limits(limits)
+            self.meters.wake()  # calls that wait may fit now
 
     def use_limits(self) -> None:
         """Set the limits of the meters; call it when these settings come into force."""
@@ -255,9 +259,18 @@ class Admission(KnownKeys):
 
     def limits_asker(self, asker: Asker) -> bool:
         """Return whether the asker's key or tenant has limits."""
-        return not asker.everything and (
-            ("key", asker.owner) in self._limited or ("tenant", asker.tenant) in self._limited
-        )
+        return not asker.everything and self.limits_owner(asker.owner, asker.tenant)
+
+    def limits_owner(self, owner: str, tenant: str) -> bool:
+        """Return whether a key or its tenant has limits."""
+        return ("key", owner) in self._limited or ("tenant", tenant) in self._limited
+
+    def spend_elsewhere(self, owner: str, tenant: str, cost: int, at: float) -> None:
+        """Count what a call cost that ended in another worker, after the ledger was read."""
+        scopes: tuple[tuple[Scope, str], ...] = (("key", owner), ("tenant", tenant))
+        for scope in scopes:
+            if at >= self.meters.read_until.get(scope, math.inf):
+                self.meters.meter(*scope).settle(0, cost, periods_now())
 
     def meters_of(self, asker: Asker, app: str) -> tuple[Meter, ...]:
         """Return the meters of those limits that apply to this question."""
@@ -365,6 +378,8 @@ def load_spent(
         )
         if periods_now() is periods:
             break
+    if until is not None:
+        meters.read_until |= {(meter.scope, meter.name): until for meter in new}
     for meter, (in_day, in_month) in zip(new, counted, strict=True):
         meter.day.spent += of_days[meter.scope].get(meter.name, 0) - in_day
         meter.month.spent += of_months[meter.scope].get(meter.name, 0) - in_month

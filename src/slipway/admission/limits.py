@@ -253,6 +253,7 @@ class Meters:
         self.all: dict[tuple[Scope, str], Meter] = {}
         # those whose limits have changed meanwhile: calls that began before them count, too
         self.late: dict[tuple[Scope, str], Meter] = {}
+        self.read_until: dict[tuple[Scope, str], float] = {}  # what of the ledger they begin with
         self._waiting = deque[asyncio.Future[None]]()
 
     def meter(self, scope: Scope, name: str) -> Meter:

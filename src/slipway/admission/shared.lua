@@ -4,9 +4,10 @@
 -- that comes twice does no harm. `spare` is what a server may use more if it cannot ask: nobody else
 -- gets it until that server has said that it heard otherwise (`allowed` is what it believes now).
 -- Names of servers begin with that of their store: `base` has what each store's ledger has beside
--- what its servers say, such as calls that a server made on its share just before it was killed. `begun`
--- has by store what a ledger gave to `base`, and which servers had not been heard by then: what they
--- say later is in that ledger already.
+-- what its servers say, such as calls that a server made on its share just before it was killed.
+-- `begun` has by store what a ledger gave to `base`, and which servers had not been heard by then: what
+-- they say later is in that ledger already. It is a list: day, USD that servers knew, USD by the
+-- ledger, the same three of the month, and the silent servers with what they had spent (day, month).
 -- Record: seq, at, day, month, stale, requests, tokens, answers, held, day's USD, month's USD,
 -- spare (requests, tokens, answers, day's USD, month's USD). Amounts are picodollars.
 -- Lua's numbers are exact up to 2^53: 9,007 USD; above that, to a ten-billionth of the amount.

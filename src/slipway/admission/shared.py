@@ -129,9 +129,11 @@ class SharedLimits:
 
         As without Redis, a call that fits only if others take less than they reserved waits.
         """
-        of = [self._meter(meter) for meter in meters if meter.limits_calls]
         until = time.monotonic() + min(within_s, WAIT_S)
         while True:
+            of = [self._meter(meter) for meter in meters if meter.limits_calls]
+            if not of:  # the limits were removed meanwhile
+                return await self._meters.hold(meters, need, within_s)
             result, asked, hold = await self._try_hold(meters, of, need)
             if hold is not None:
                 return hold

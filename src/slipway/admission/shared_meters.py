@@ -70,6 +70,8 @@ class SharedMeter:
     def begin_money(self) -> None:
         """Take what the budgets were loaded with for what was spent before."""
         meter = self.meter
+        if self._has_money and not meter.is_loaded:
+            self._has_money = False  # its budget was removed; another one begins with the ledger
         if not self._has_money and meter.is_loaded:
             self._has_money = True
             self.allowed = None  # it did not count this

@@ -2,7 +2,7 @@
 finished section twice.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from copy import copy
 from itertools import groupby
 from typing import Literal
@@ -61,9 +61,14 @@ class Draft:
     def missing(self) -> list[Section]:
         return [section for section in self.sections if section.state != "done"]
 
-    def adopt(self, other: "Draft") -> None:
-        """Continue from what another draft holds, which stays as it is."""
+    def adopt(self, other: "Draft", shown: Container[int]) -> None:
+        """Continue from what another draft holds, which stays as it is. A section that was written
+        but is not `shown` to the end is missing here.
+        """
         self.sections = [copy(section) for section in other.sections]
+        for section in self.sections:
+            if section.state == "done" and section.index not in shown:
+                section.state = "missing"
         self.sources, self.notices = dict(other.sources), set(other.notices)
         self.prompt, self.understood = other.prompt, other.understood
 

@@ -16,7 +16,7 @@ import msgspec
 from slipway import ledger
 from slipway.answer.answering import compose, done, is_ruled, report_usage, settle, sourced
 from slipway.answer.draft import Draft, Say
-from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale, note_kept
+from slipway.answer.kept_chat import NOTHING_KEPT, is_of_other, may_be_stale, note_kept
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import search_again, searched_sections
 from slipway.answer.same_answer import SaidAnswer
@@ -46,7 +46,9 @@ from slipway.types import (
 )
 
 # Notices of answers that are not as good as they should be: another question deserves a better one
-LESSER = frozenset({"degraded", "smaller", "failover", "continued", "length", "content_filter"})
+LESSER = frozenset(
+    {"degraded", "at_limit", "smaller", "failover", "continued", "length", "content_filter"}
+)
 KEPT_EVENTS: dict[str, type[Event]] = {
     each.__name__: each for each in (SourceFound, SectionState, Delta, Citation, Notice)
 }
@@ -302,6 +304,8 @@ def entry_of(asked: KeptAsk, flight: AnswerFlight, version: str) -> KeptAnswer |
         return None
     if any(section.state != "done" for section in draft.sections):
         return None
+    if not any(isinstance(event, Delta) for event in flight.items):
+        return None
     body = KeptBody(
         events=[
             (type(event).__name__, msgspec.Raw(encode_body(event)))
@@ -344,8 +348,12 @@ def joined(events: Iterable[Event]) -> Iterable[Event]:
 # An answer in progress
 
 
-async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say) -> None:
-    """Answer by a call that identical questions share."""
+async def answer_by_flight(
+    asked: KeptAsk, draft: Draft, tally: Tally, say: Say, *, again: bool = False
+) -> None:
+    """Answer by a call that identical questions share. `again` if such a call was refused before,
+    since the limit of another key was reached.
+    """
     flights = asked.cache.flights
     shares = asked.policy.flights and asked.question.cache != "refresh"
     found = joinable(asked) if shares else None
@@ -354,15 +362,24 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     if not is_mine:
         nothing_learned(asked)
     tally.cache = how(asked) if is_mine else "flight"
+    shown = set[int]()
     flights.enter(flight)
     try:
-        await take(flight, tally, say)
-    except (SlipwayError, asyncio.CancelledError):
-        draft.adopt(flight.draft)
-        raise
+        await take(flight, tally, say, shown)
+    except (SlipwayError, asyncio.CancelledError) as error:
+        is_ours = again or bool(flight.draft.sources) or not is_of_other(flight, tally)
+        if is_ours or not isinstance(error, SlipwayError):
+            draft.adopt(flight.draft, shown)
+            raise
+        is_refused = True
+    else:
+        is_refused = False
     finally:
         await flights.leave(flight)
         book(flight, draft, tally)
+    if is_refused:
+        await answer_by_flight(asked, draft, tally, say, again=True)
+        return
     end(asked, flight, draft, tally, say)
 
 
@@ -409,15 +426,17 @@ async def fly(asked: KeptAsk, flight: AnswerFlight) -> None:
         asked.cache.work_in_background(learn(asked, asked.similar, entry))
 
 
-async def take(flight: AnswerFlight, tally: Tally, say: Say) -> None:
+async def take(flight: AnswerFlight, tally: Tally, say: Say, shown: set[int]) -> None:
     """Send what the answer in progress brings, from its beginning; only the latest of the progress
-    that was made before.
+    that was made before. Add the sections that were sent to their end to `shown`.
     """
     async for events in flight.follow():
         last = len(events) - 1
         for number, event in enumerate(events):
             if type(event) is Delta:
                 tally.mark_first_words()
+            elif type(event) is SectionState and event.state == "done":
+                shown.add(event.index)
             if type(event) is not Progress or number == last:
                 say(event)
 

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -16,7 +16,8 @@ from slipway.cache import AnswerCache, CachePolicy, Flight, KeptAnswer, digest
 from slipway.cache.keys import parameters_of
 from slipway.errors import LimitReached, NotCached, ProviderError
 from slipway.providers import Call
-from slipway.providers.reshaping import DONE, chunks_of, completion_of
+from slipway.providers.fields import SAID
+from slipway.providers.reshaping import DONE, chunks_of, completion_of, message_of
 from slipway.providers.sse import Framer, data_of
 from slipway.routing import Route, RoutedAnswer
 from slipway.types import Asker, CacheFacts, CacheWish, Piece, Saved, new_answer_id
@@ -25,6 +26,12 @@ COMPLETE = frozenset({"stop", "tool_calls", "function_call"})  # finish reasons 
 REFUSED = re.compile(rb'"refusal"\s*:\s*"[^"]')
 LARGE_BODY = 1024 * 1024  # bytes; the key of a larger request is made in a thread
 NOTHING_KEPT = "No answer to this question is kept."
+
+
+class TalliedFlight(Protocol):
+    """A flight whose tally says who began it."""
+
+    tally: Tally
 
 
 class ChatFlight(Flight[Piece]):
@@ -237,9 +244,16 @@ def is_about_usage(event: bytes) -> bool:
 
 
 async def answer_by_flight(
-    question: KeptQuestion, tally: Tally, writer: ResponseWriter, *, fresh: bool
+    question: KeptQuestion,
+    tally: Tally,
+    writer: ResponseWriter,
+    *,
+    fresh: bool,
+    again: bool = False,
 ) -> None:
-    """Answer by a call that identical questions share; `fresh`: by one that begins now."""
+    """Answer by a call that identical questions share; `fresh`: by one that begins now. `again` if
+    such a call was refused before, since the limit of another key was reached.
+    """
     flights = question.cache.flights
     flight = None if fresh or not question.policy.flights else joinable(question)
     is_mine = flight is None
@@ -248,9 +262,23 @@ async def answer_by_flight(
     flights.enter(flight)
     try:
         await take(question, flight, tally, writer, is_mine=is_mine, fresh=fresh)
+    except ProviderError:
+        if again or not is_of_other(flight, tally):
+            raise
+    else:
+        return
     finally:
         await flights.leave(flight)
         book(flight, tally)
+    await answer_by_flight(question, tally, writer, fresh=fresh, again=True)
+
+
+def is_of_other(flight: TalliedFlight, tally: Tally) -> bool:
+    """Return whether a flight may have failed because of a limit that is not ours: another key
+    began it, and nothing of it was sent.
+    """
+    shared = flight.tally
+    return shared.is_limited and shared.asker.owner != tally.asker.owner and tally.first_at is None
 
 
 def joinable(question: KeptQuestion) -> ChatFlight | None:
@@ -306,18 +334,19 @@ async def fly(question: KeptQuestion, flight: ChatFlight) -> None:
 
 
 def entry_of(question: KeptQuestion, flight: ChatFlight) -> KeptAnswer | None:
-    """Return the answer as it is kept; None if it is not complete, or a refusal."""
+    """Return the answer as it is kept; None if it is not complete, or empty, or a refusal."""
     form: Literal["stream", "whole"] = "stream"
     if flight.whole is not None:
         body, usage_event, form = flight.whole, b"", "whole"
-        finishes = finishes_of(body)
+        finishes, has_words = end_of(body)
     elif flight.joinable:
         said = [piece for piece in flight.items if piece.raw and not piece.raw.startswith(b":")]
         body, usage_event = split_usage(piece.raw for piece in said)
         finishes = {piece.finish for piece in said if piece.finish is not None}
+        has_words = any(piece.spoke for piece in said)
     else:  # it is so large that its beginning was dropped
         return None
-    if not finishes or not finishes <= COMPLETE or REFUSED.search(body):
+    if not has_words or not finishes or not finishes <= COMPLETE or REFUSED.search(body):
         return None
     lifetime, tally = question.policy.lifetime, flight.tally
     assert lifetime is not None  # noqa: S101 - only then it is kept
@@ -337,10 +366,12 @@ def entry_of(question: KeptQuestion, flight: ChatFlight) -> KeptAnswer | None:
     )
 
 
-def finishes_of(completion: bytes) -> set[str | None]:
-    """Return the finish reasons of all choices of a completion."""
+def end_of(completion: bytes) -> tuple[set[str | None], bool]:
+    """Return the finish reasons of all choices of a completion, and whether one of them has words."""
     choices: list[dict[str, Any]] = msgspec.json.decode(completion).get("choices") or []
-    return {choice.get("finish_reason") for choice in choices}
+    messages = [message_of(choice) for choice in choices]
+    has_words = any(message.get(name) for message in messages for name in SAID)
+    return {choice.get("finish_reason") for choice in choices}, has_words
 
 
 async def take(

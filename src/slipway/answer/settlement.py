@@ -102,6 +102,7 @@ class Tally:
     stages: tuple[StageTaken, ...] = ()
     sourced: Sourced | None = None
     degraded = False
+    is_limited = False  # a model was not called, since a limit is reached
 
     def __init__(
         self,
@@ -150,6 +151,7 @@ class Tally:
         self.attempts += answering.attempts.count
         if answering.attempts.skipped:
             self.skipped |= answering.attempts.skipped
+            self.is_limited = self.is_limited or answering.is_limited
         taken = [self._usage(took) for took in answering.usages]
         self.spent += taken
         return taken

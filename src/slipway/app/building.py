@@ -131,6 +131,7 @@ class Assembly:
         self.reader = MetricReader(lambda: self.current.pipeline, settings.metrics)
         compiled = self.compile(settings, None)
         compiled.pipeline.admission.use_limits()
+        meters.late.clear()  # no call began before these limits
         self.current = Current(settings, compiled.pipeline)
         self.key_watch.before_use = self.load_key_budgets
         self.telemetry = self.count_answers()
@@ -250,7 +251,7 @@ class Assembly:
 
     def _load(self, meters: Sequence[Meter]) -> bool:
         def spent(scope: Scope, since: float, until: float | None) -> dict[str, int]:
-            self.ledger.recover(FLUSH_S)
+            self.wait_for_rows()
             return self.records().ledger.spent(scope, since, until)
 
         is_running = self.carried.in_flight_total.began > 0
@@ -260,6 +261,10 @@ class Assembly:
             log.warning("the budgets cannot be loaded (%s): their keys wait for the store", error)
             return False
         return True
+
+    def wait_for_rows(self) -> None:
+        """Wait until the ledger has all calls that have ended. Raises StoreError."""
+        self.ledger.recover(FLUSH_S)
 
     async def load_budgets(self) -> None:
         """Load the budgets that could not be loaded before, once the store is back."""
@@ -334,7 +339,7 @@ class Assembly:
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
-            *LoginRoutes(self.current, self.sealer).paths(),
+            *LoginRoutes(self.current, self.sealer, self.records).paths(),
             *ConversationRoutes(self.current, self.records, lambda: self.asgi).paths(),
             *KeyRoutes(desk, self.key_watch.look, lambda: self.asgi).paths(),
             *page_paths(self.current),
@@ -409,8 +414,8 @@ class Assembly:
         if self._sealer is None:
             secret = self.records.secret()
             if secret is None:  # it is looked for again at the next request
-                return Sealer(self.store().secret)
-            self._sealer = Sealer(secret)
+                return Sealer(self.store().secret, self.records.ended)
+            self._sealer = Sealer(secret, self.records.ended)
         return self._sealer
 
     @asynccontextmanager

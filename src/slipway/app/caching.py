@@ -77,8 +77,11 @@ def route_identity(models: Mapping[str, ModelSettings], entries: Sequence[RouteE
 
 
 def model_identity(model: ModelSettings) -> tuple[Any, ...]:
-    """Return what identifies a model wherever a server runs; its key is no part of it."""
-    return (model.provider, model.base_url, model.name, model.weights, model.query)
+    """Return what identifies a model wherever a server runs; its key is no part of it. Its headers
+    are: gateways choose the model by them.
+    """
+    headers = {name.lower(): value for name, value in model.headers.items()}
+    return (model.provider, model.base_url, model.name, model.weights, model.query, headers)
 
 
 def app_policy(settings: Settings, app: AppSettings, compiled: App) -> CachePolicy | None:

@@ -19,6 +19,7 @@ from slipway.telemetry.rows import NumberedRow, Numbers
 from slipway.workers import Board, Channel, ChannelError, Place
 
 Edges = Mapping[str, Sequence[float]]
+FLUSH_S = 6.0  # how long it waits for them to write their rows
 ASK_S = 1.0  # how long a worker waits for what the others know
 
 
@@ -166,6 +167,15 @@ class Crew:
     async def flush_traces(self) -> None:
         """Let the others write their latest traces into the files that all of them read."""
         await self._ask("flush_traces", None)
+
+    async def flush_rows(self) -> bool:
+        """Return whether the store has all rows of the others."""
+        try:
+            if self.channel is None:
+                return True
+            return all(await self.channel.call("others", "flush_rows", within_s=FLUSH_S))
+        except ChannelError:
+            return False
 
     async def invalidate(self, selection: Selection) -> int:
         """Let the others remove kept answers; return how many they removed."""

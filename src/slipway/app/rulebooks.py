@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slipway.admission import OPERATOR
 from slipway.errors import SettingsError
 from slipway.settings import AppSettings, Settings, share
 from slipway.store import CollectedAnswer
@@ -84,12 +85,14 @@ def rulebooks(settings: Settings, only: str | None = None) -> "dict[str, RuleBoo
 
 def collected_from(answered: Answered, settings: Settings) -> CollectedAnswer | None:
     """Return what is kept of an answer to find rules; None if the app does not collect, or if the
-    answer depends on more than the question's text.
+    answer depends on more than the question's text, or the operator asked, who may read everything.
     """
     app = settings.apps.get(answered.app)
     if app is None or app.rules is None or not app.rules.collect:
         return None
     if not answered.is_whole or answered.served_by == "rule" or not answered.text:
+        return None
+    if answered.owner == OPERATOR.owner:
         return None
     return CollectedAnswer(
         answer=answered.id,

@@ -78,6 +78,7 @@ class LazyRecords:
         self._failed: tuple[float, str] = (0.0, "")
         self._lock = Lock()
         self._secret: bytes | None = None
+        self.ended: dict[str, float] = {}  # sessions that were signed out: see `Sealer`
         self._is_secret_read = False
 
     @property
@@ -123,8 +124,13 @@ class LazyRecords:
         """
         if self._secret is None and is_local(self.settings):
             with suppress(StoreError):
-                self._secret = self().secret()
+                self._secret = self._read_secret()
         return self._secret
+
+    def _read_secret(self) -> bytes:
+        """Return the secret, and read the sessions that have ended. Raises StoreError."""
+        self.ended.update(self().ended_sessions())
+        return self().secret()
 
     def read_secret(self) -> None:
         """Read the secret from a store on another machine, else the copy that is kept here, so that
@@ -134,7 +140,7 @@ class LazyRecords:
             return
         copy = self.folder / "cookies.secret"
         try:
-            self._secret = self().secret()
+            self._secret = self._read_secret()
         except StoreError:
             with suppress(OSError):
                 self._secret = copy.read_bytes()

@@ -6,6 +6,8 @@ The others answer for models and routes, and send every other request to the fir
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,18 +16,19 @@ from starlette.routing import Router
 
 from slipway.admission import InFlight, Meters, SharedLimits
 from slipway.answer import App
-from slipway.app.building import Assembly
+from slipway.app.building import FLUSH_S, Assembly
 from slipway.app.compiling import compile_pipeline, models_for
 from slipway.app.crew import Crew, pack, unpack
 from slipway.app.reloading import Compiled
 from slipway.app.sampling import Sampling
 from slipway.app.stores import LazyStore
 from slipway.cache import Selection
+from slipway.ledger import LedgerRow
 from slipway.routing import Route
 from slipway.settings import Allowance, Settings
 from slipway.settings.live import LiveSettings, problems_of
 from slipway.settings.loading import Loaded
-from slipway.store import Store
+from slipway.store import Store, StoreError
 from slipway.telemetry.metrics import Telemetry
 from slipway.web.asgi import AsgiApp
 from slipway.web.exchange import Exchange
@@ -39,6 +42,8 @@ from slipway.workers import ChannelError
 from slipway.workers.channel import Verb
 
 log = logging.getLogger("slipway")
+TELL_S = 0.5  # between two looks for calls of keys that have got limits
+KNOWN_S = 5.0  # by then all workers know the limits of a key
 PREPARE_S = 60.0  # how long the others may take to compile changed settings
 
 
@@ -95,6 +100,7 @@ class WorkerAssembly(Assembly):
             "models": self.tell_models,
             "gauges": self.tell_gauges,
             "flush_traces": self.flush_traces,
+            "flush_rows": self.flush_rows,
             "invalidate": self.invalidate,
         }
 
@@ -108,6 +114,10 @@ class WorkerAssembly(Assembly):
         """Write the traces that another worker is about to read."""
         await asyncio.to_thread(self.traces.flush)
 
+    async def flush_rows(self, _: Any) -> bool:
+        """Write the rows that another worker is about to read; return whether that is done."""
+        return await asyncio.to_thread(self.ledger.flush, FLUSH_S)
+
     async def invalidate(self, body: Any) -> int:
         """Remove kept answers that another worker was asked to remove."""
         return self.carried.cache.invalidate_here(msgspec.convert(body, Selection))
@@ -118,6 +128,8 @@ class WorkerAssembly(Assembly):
 
 class FirstAssembly(WorkerAssembly):
     """The worker that keeps the documents and reads the settings file."""
+
+    loop: asyncio.AbstractEventLoop | None = None  # once it runs
 
     def compile(self, settings: Settings, before: Compiled | None) -> Compiled:
         compiled = super().compile(self.crew.split(settings), before)
@@ -135,9 +147,26 @@ class FirstAssembly(WorkerAssembly):
         await self.reader.refresh()
         return await super().tell_gauges(None)
 
+    @property
+    def verbs(self) -> dict[str, Verb]:
+        return {**super().verbs, "spent": self.take_spent}
+
+    def wait_for_rows(self) -> None:
+        super().wait_for_rows()
+        if self.loop is None or self.crew.channel is None:  # nobody else runs yet
+            return
+        asked = asyncio.run_coroutine_threadsafe(self.crew.flush_rows(), self.loop)
+        if not asked.result(2 * FLUSH_S):
+            raise StoreError("rows of another worker wait")
+
+    async def take_spent(self, body: Any) -> None:
+        """Count what others have spent for keys that have limits since then."""
+        for owner, tenant, cost, at in body:
+            self.current.pipeline.admission.spend_elsewhere(owner, tenant, cost, at)
+
     async def begin(self) -> None:
         """From now on, settings are in force in all workers or in none."""
-        loop = asyncio.get_running_loop()
+        loop = self.loop = asyncio.get_running_loop()
 
         def agree(found: Loaded) -> tuple[str, ...]:
             return asyncio.run_coroutine_threadsafe(self.propose(found), loop).result()
@@ -173,7 +202,37 @@ class FollowerAssembly(WorkerAssembly):
         self.relay = Relay(crew.path, crew.secret, lambda: crew.board.is_running(1))
         self.version = version
         self.prepared: tuple[int, Compiled] | None = None
+        self.latest = deque[LedgerRow]()  # calls whose keys may have got limits meanwhile
         super().__init__(NoStore(live.found.settings), live, crew)
+        self.ledger.watch = self.note_call
+        self.teller: asyncio.Task[None] | None = None
+
+    def note_call(self, row: LedgerRow) -> None:
+        self.telemetry.emit(row)
+        if row.cost:
+            self.latest.append(row)
+
+    async def begin(self) -> None:
+        self.teller = asyncio.get_running_loop().create_task(self.tell_spent())
+
+    async def tell_spent(self) -> None:
+        """Tell the first worker what keys have spent here that it answers now."""
+        while True:
+            await asyncio.sleep(TELL_S)
+            rows, self.latest = self.latest, deque[LedgerRow]()
+            limits, old = self.current.pipeline.admission.limits_owner, time.time() - KNOWN_S
+            known = [row for row in rows if limits(row.owner, row.tenant)]
+            if known:
+                body = [[row.owner, row.tenant, row.cost, row.at] for row in known]
+                try:
+                    if self.crew.channel is None:
+                        raise ChannelError("it is closed")  # noqa: TRY301
+                    await self.crew.channel.call("first", "spent", body)
+                except ChannelError as error:
+                    log.warning("the first worker does not know what was spent yet: %s", error)
+                    self.latest.extendleft(reversed(known))
+            kept = (row for row in rows if row.at > old and not limits(row.owner, row.tenant))
+            self.latest.extendleft(kept)
 
     @property
     def verbs(self) -> dict[str, Verb]:

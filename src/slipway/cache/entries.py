@@ -97,7 +97,8 @@ class KeptAnswer(Record, frozen=True, kw_only=True):
 class Selection(Record, frozen=True, kw_only=True):
     """Which kept answers to remove: those that match every field that is set.
 
-    `tenant` is set for callers who may only change their own tenant's answers.
+    `tenant` is set for callers who may only change their own tenant's answers, `apps` for those who
+    may only call some names.
     """
 
     app: str | None = None
@@ -105,11 +106,16 @@ class Selection(Record, frozen=True, kw_only=True):
     document: str | None = None
     key: str | None = None
     tenant: str | None = None
+    apps: frozenset[str] | None = None
+
+    def may_change(self, app: str, tenant: str) -> bool:
+        """Return whether the caller may remove answers of this app and tenant."""
+        return self.tenant in (None, tenant) and (self.apps is None or app in self.apps)
 
     def matches(self, entry: KeptAnswer) -> bool:
         return (
-            self.app in (None, entry.app)
-            and self.tenant in (None, entry.tenant)
+            self.may_change(entry.app, entry.tenant)
+            and self.app in (None, entry.app)
             and self.key in (None, entry.key)
             and (self.tag is None or self.tag in entry.tags)
             and (self.document is None or self.document in entry.documents)
@@ -117,8 +123,8 @@ class Selection(Record, frozen=True, kw_only=True):
 
     def names(self) -> Sequence[tuple[str, str]]:
         """Return the fields that are set, as (field, value)."""
-        fields = msgspec.structs.asdict(self)
-        return [(name, value) for name, value in fields.items() if value and name != "tenant"]
+        fields = {name: getattr(self, name) for name in ("app", "tag", "document", "key")}
+        return [(name, value) for name, value in fields.items() if value]
 
 
 encode_entry = msgspec.msgpack.Encoder().encode

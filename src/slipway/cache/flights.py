@@ -97,8 +97,8 @@ class Flight(Generic[Item]):
     def is_selected(self, selection: Selection) -> bool:
         """Return whether the answer may belong to a selection; its documents are not known yet."""
         return (
-            selection.app in (None, self.app)
-            and selection.tenant in (None, self.tenant)
+            selection.may_change(self.app, self.tenant)
+            and selection.app in (None, self.app)
             and selection.key in (None, self.key)
             and (selection.tag is None or not self.tags or selection.tag in self.tags)
         )

@@ -97,7 +97,7 @@ class SharedEntries:
                 return None
             found = set(results[0])
             keys = [key for key in keys if key in found] if selection.key is not None else [*found]
-        if selection.tenant is None or not keys:
+        if (selection.tenant is None and selection.apps is None) or not keys:
             return keys
         entries = await self.redis.run(*(("GET", PREFIX + key.decode()) for key in keys))
         if entries is None:

@@ -6,6 +6,7 @@ from typing import Any
 from slipway.app.loading import load_settings
 from slipway.errors import SettingsError
 from slipway.settings import Flags
+from slipway.terminal import printable
 
 
 def only_app(flags: Flags) -> str:
@@ -25,7 +26,7 @@ def explained_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['app']}: {found['outcome']}. {found['why']}"
     for near in found["near"]:
         refused = f"refused by the guard `{near['refused']}`" if near["refused"] else "allowed"
-        yield f"  {near['similarity']:.3f}  {refused:32} {near['text']}"
+        yield f"  {near['similarity']:.3f}  {refused:32} {printable(near['text'], one_line=True)}"
     if found["score"] is not None:
         yield f"score {found['score']:.3f}: how probable it is that both have the same answer"
     if (bound := found["bound"]) is not None:

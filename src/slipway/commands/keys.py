@@ -85,6 +85,8 @@ def create(config: Path | None, line: bool, as_json: bool, **asked: Any) -> None
         if new.expires is not None:
             what = "--expires: keys of the settings file do not expire"
             raise SettingsError([f"{what}; leave out `--line` for a key that does"])
+        if as_json:
+            raise SettingsError(["--json: `--line` prints a line of YAML; leave out one of them"])
         click.echo(settings_line(new))
         return
     with desk(config) as keys:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ SINCE = click.option(
 )
 
 
+UNTIL = click.option("--until", metavar="DAY", help="Only what was before this day: `2026-02-01`.")
+
+
 @click.group("ledger")
 def command() -> None:
     """Show what was spent, and compare it with an invoice."""
@@ -39,6 +43,7 @@ def command() -> None:
     "--by", type=click.Choice(GROUPINGS), default="model", show_default=True, help="Add up by this."
 )
 @SINCE
+@UNTIL
 @click.option("--key", "owner", help="Only this key, by the id that the report shows.")
 @click.option("--tenant", help="Only this tenant.")
 @click.option("--app", help="Only this app, route or model, by the name that clients call.")
@@ -47,16 +52,22 @@ def command() -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @JSON
 def report(
-    by: str, since: str | None, config: Path | None, as_csv: bool, as_json: bool, **which: Any
+    by: str,
+    since: str | None,
+    until: str | None,
+    config: Path | None,
+    as_csv: bool,
+    as_json: bool,
+    **which: Any,
 ) -> None:
     """Add up what was spent; a running server need not be stopped.
 
     \b
-    slipway ledger report --by tenant --since 30d
+    slipway ledger report --by tenant --since 2026-01-01 --until 2026-02-01
     """
     if as_csv and as_json:
         raise SettingsError(["--csv and --json: choose one of them"])
-    sums = read_sums(Flags(config=config), by, LedgerFilter(since=since_when(since), **which))
+    sums = read_sums(Flags(config=config), by, between(since, until, **which))
     if not sums and not as_csv and not as_json:
         named = [f"{name} `{shown(value)}`" for name, value in which.items() if value is not None]
         of = f" of the {' and the '.join(named).replace('owner', 'key')}" if named else ""
@@ -72,7 +83,7 @@ def report(
 @command.command("reconcile")
 @click.argument("invoice", type=NonEmptyPath())
 @SINCE
-@click.option("--until", metavar="DAY", help="Only what was before this day: `2026-02-01`.")
+@UNTIL
 @click.option("--provider", help="Only models of this provider, as the settings name it.")
 @CONFIG
 @JSON
@@ -96,21 +107,27 @@ def reconcile(
     charged = work.read_invoice(invoice)
     settings = load_settings(Flags(config=config)).settings
     names = {name: model.name or name for name, model in settings.models.items()}
-    which = LedgerFilter(
-        since=since_when(since), until=None if until is None else since_when(until, "--until")
-    )
-    if which.until is not None and which.until <= which.since:
-        raise SettingsError(["--until: it is not after `--since`, so that nothing is compared"])
+    which = between(since, until)
     with saved_records(settings) as store:
         rows = list(all_rows(store.ledger, which)) if store is not None else []
     if provider is not None:
-        rows = [row for row in rows if row.provider == provider]
+        rows = of_provider(rows, provider)
     found = work.reconcile(charged, rows, names)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
     else:
         click.echo("\n".join(work.lines(found)))
     context.exit(1 if found.differences else 0)
+
+
+def of_provider(rows: Sequence[LedgerRow], provider: str) -> list[LedgerRow]:
+    """Return the rows of one provider. Raises SettingsError if only others have rows."""
+    found = [row for row in rows if row.provider == provider]
+    if rows and not found:
+        others = ", ".join(f"`{each}`" for each in sorted({row.provider for row in rows}))
+        what = f"the ledger has no call of `{shown(provider)}` in this time, but of {others}"
+        raise SettingsError([f"--provider: {what}"])
+    return found
 
 
 def all_rows(ledger: Ledger, which: LedgerFilter) -> Iterator[LedgerRow]:
@@ -121,12 +138,17 @@ def all_rows(ledger: Ledger, which: LedgerFilter) -> Iterator[LedgerRow]:
         after = page[-1].id
 
 
-def since_when(since: str | None, option: str = "--since") -> float:
-    """Return the time that an option names. Raises SettingsError."""
-    try:
-        return moment(since)
-    except ValueError as error:
-        raise SettingsError([f"{option}: {error}"]) from None
+def between(since: str | None, until: str | None, **which: Any) -> LedgerFilter:
+    """Return a filter for a time that options name. Raises SettingsError."""
+    times: dict[str, Any] = {}
+    for name, text in (("since", since), ("until", until)):
+        try:
+            times |= {} if text is None else {name: moment(text)}
+        except ValueError as error:
+            raise SettingsError([f"--{name}: {error}"]) from None
+    if times.get("until", math.inf) <= times.get("since", 0.0):
+        raise SettingsError(["--until: it is not after `--since`, so that nothing is between them"])
+    return LedgerFilter(**times, **which)
 
 
 def read_sums(flags: Flags, by: Any, which: LedgerFilter) -> list[LedgerSum]:

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from slipway.errors import BadRequest, NotFound, Overloaded
+from slipway.errors import BadRequest, NotFound, Overloaded, TooLarge
 from slipway.knowledge.parsing import Parser
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import READERS, UnreadableFile
@@ -19,6 +19,7 @@ from slipway.types import Hit, Passage, Record, new_id
 
 MOST = 20  # files of one owner
 MOST_CHARS = 50_000_000  # text of all files of all owners
+MOST_OWN_CHARS = 10_000_000  # of one owner, who could leave no space for others
 KEPT_S = 24 * 3600.0  # after the last question that used it
 MOST_AT_ONCE = 10  # files of one question
 _WORD = re.compile(r"[^\W_]{3,}|[\u3400-\u9fff]")
@@ -68,12 +69,18 @@ class Attachments:
         return file
 
     def _make_room(self, file: Attachment) -> None:
-        """Drop what has expired, and the owner's oldest files."""
+        """Drop what has expired, and the owner's oldest files. Raises TooLarge."""
+        if file.chars > MOST_OWN_CHARS:
+            what = f"{file.name[:100]} has more than {MOST_OWN_CHARS:,} characters of text."
+            raise TooLarge(what, "Split it into smaller files.", param="file")
         now = time.monotonic()
         self._held = {n: held for n, held in self._held.items() if held[1] > now}
-        mine = [n for n, (each, _) in self._held.items() if each.owner == file.owner]
-        for oldest in mine[: max(0, len(mine) + 1 - MOST)]:
-            del self._held[oldest]
+        mine = [each for each, _ in self._held.values() if each.owner == file.owner]
+        own = sum(each.chars for each in mine) + file.chars
+        while len(mine) >= MOST or own > MOST_OWN_CHARS:
+            oldest = mine.pop(0)
+            own -= oldest.chars
+            del self._held[oldest.id]
         if sum(each.chars for each, _ in self._held.values()) + file.chars > MOST_CHARS:
             raise Overloaded("Too many files are attached at the moment.", retry_after_s=600.0)
 

@@ -26,9 +26,12 @@ MOST_ENDED = 10_000  # sessions that were signed out and have not expired yet
 class Sealer:
     """Sign values with a key of the store, and refuse those that have ended."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, ended: dict[str, float] | None = None) -> None:
+        """`ended` has when each value would have expired that ended before, by id; others are added
+        to it.
+        """
         self._key = hmac.digest(secret, b"login", "sha256")
-        self._ended: dict[str, float] = {}  # id -> when it would have expired
+        self._ended = {} if ended is None else ended
 
     def seal(self, value: SessionEnds) -> str:
         data = urlsafe_b64encode(msgspec.json.encode(value)).rstrip(b"=")
@@ -53,7 +56,8 @@ class Sealer:
         """Refuse this value from now on, such as after signing out or after its one use."""
         now = time.time()
         if len(self._ended) >= MOST_ENDED:
-            self._ended = {each: until for each, until in self._ended.items() if until > now}
+            for each in [each for each, until in self._ended.items() if until <= now]:
+                del self._ended[each]
         self._ended[value.id] = value.until
 
     def _sign(self, kind: str, data: bytes) -> str:

@@ -36,6 +36,7 @@ from slipway.providers.client import (
     always,
     unsent,
 )
+from slipway.providers.dialing import dial
 from slipway.providers.tls import os_error_text, tls_context
 
 # A close later than this after sending is a failure of the call, not of an old connection
@@ -170,6 +171,10 @@ class HttpConnection(asyncio.Protocol):
             self.fail(ProviderDown(f"{self.pool.who} ended the connection without an answer."))
 
     # httptools' side
+    def on_message_begin(self) -> None:
+        if self.complete:  # it would overwrite the reply that is here already
+            raise ValueError("a second response")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
 
@@ -454,9 +459,7 @@ class Pool:
             if self.tls and self.context is None:
                 self.context = tls_context(self.ca_file)
             async with asyncio.timeout(within_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: HttpConnection(self), self.host, self.port, ssl=self.context
-                )
+                connection = await dial(self.host, self.port, self._connect_to)
             self._activate(connection)
         except TimeoutError:
             what = f"{self.who} could not be reached within {within_s:.3g} s."
@@ -470,6 +473,16 @@ class Pool:
         finally:
             self.connecting -= 1
             self._wake_next()
+        return connection
+
+    async def _connect_to(self, address: str) -> HttpConnection:
+        _, connection = await self.loop.create_connection(
+            lambda: HttpConnection(self),
+            address,
+            self.port,
+            ssl=self.context,
+            server_hostname=self.host if self.tls else None,
+        )
         return connection
 
     def _activate(self, connection: HttpConnection) -> None:

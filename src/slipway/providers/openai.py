@@ -1,6 +1,7 @@
 """Any endpoint that speaks OpenAI's chat-completions protocol."""
 
 import asyncio
+import contextlib
 import time
 from urllib.parse import urlencode
 
@@ -16,6 +17,8 @@ from slipway.providers.waiting_times import reset_s, wait_s
 from slipway.settings import ModelSettings
 
 PROBE_S = 3.0
+ERROR_BODY_S = 2.0  # how long the body of an error may take after its head
+LARGEST_ERROR = 1024 * 1024  # bytes of an error's body that are read
 USAGE = b'"stream_options":{"include_usage":true},'
 
 
@@ -88,9 +91,8 @@ class OpenAIProvider:
         if reply.status == 200:
             return OpenAIReply(self.error_reader, reply, call, self.model.connection.between_bytes)
         try:
-            raise self.error_reader.error(
-                await reply.read(), reply.status, lambda: waits_for(reply)
-            )
+            body = await body_of_error(reply, call.words_by)
+            raise self.error_reader.error(body, reply.status, lambda: waits_for(reply))
         except ProviderError as error:
             error.upstream_status = reply.status
             raise
@@ -119,6 +121,19 @@ class OpenAIProvider:
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
+
+
+async def body_of_error(reply: HttpReply, until: float) -> bytes:
+    """Return the body of an error, or as much of it as arrives in ERROR_BODY_S: the status alone
+    says what is to be done.
+    """
+    reply.limit(min(until, asyncio.get_running_loop().time() + ERROR_BODY_S))
+    parts, size = list[bytes](), 0
+    with contextlib.suppress(ProviderError):
+        while size < LARGEST_ERROR and (part := await reply.chunk()):
+            parts.append(part)
+            size += len(part)
+    return b"".join(parts)
 
 
 def waits_for(reply: HttpReply) -> float | None:

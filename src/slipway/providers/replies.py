@@ -499,6 +499,8 @@ class OpenAIReply:
             counts[name] = count
 
     def cut(self) -> ProviderError:
+        if self.is_compressed():
+            return self.nonsense("sent something else than events")
         if self.framer.rest.strip() or self.ends.any:
             return ProviderCut(f"{self.error_reader.name} ended its answer before its end.")
         return ProviderCut(f"{self.error_reader.name} ended its answer without saying why.")
@@ -507,7 +509,12 @@ class OpenAIReply:
         """Return the error of an object that is in the place of an answer."""
         return self.error_reader.error(encode_any(value))
 
+    def is_compressed(self) -> bool:
+        return self.reply.header(b"content-encoding") not in (None, b"", b"identity")
+
     def nonsense(self, what: str) -> ProviderError:
+        if self.is_compressed():
+            what = "sent a compressed reply, although uncompressed ones were requested"
         return ProviderNonsense(f"{self.error_reader.who} {what}.", model=self.error_reader.name)
 
     def named(self, error: ProviderError) -> ProviderError:

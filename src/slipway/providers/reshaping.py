@@ -57,14 +57,17 @@ def completion_of(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
     choices = dict[int, dict[str, Any]]()
     for chunk in chunks:
         for name in SHARED:
-            if completion.get(name) is None and chunk.get(name) is not None:
-                completion[name] = chunk[name]
+            if not completion.get(name) and chunk.get(name) is not None:
+                completion[name] = chunk[name]  # Azure's first chunk has an empty id
         if chunk.get("usage") is not None:
             completion["usage"] = chunk["usage"]
         for position, choice in enumerate(as_list(chunk.get("choices"))):
             if isinstance(choice, dict):
                 _add(choices, choice, position)
     completion["choices"] = [choices[index] for index in sorted(choices)]
+    for choice in completion["choices"]:
+        for call in choice["message"].get("tool_calls") or ():
+            call.pop("index", None)  # whole tool calls have none
     return completion
 
 
@@ -75,15 +78,20 @@ def _add(choices: dict[int, dict[str, Any]], choice: dict[str, Any], position: i
         index, {"index": index, "message": {"role": "assistant", "content": None}}
     )
     for name, value in choice.items():
-        if name not in LEFT_OUT and value is not None:
+        if name in LEFT_OUT or value is None:
+            continue
+        if isinstance(value, dict) and isinstance(whole.get(name), dict):
+            _merge(whole[name], value)  # log probabilities: each chunk has those of its tokens
+        else:
             whole[name] = value
     whole.setdefault("finish_reason", None)
     _merge(whole["message"], message_of(choice))
 
 
 def _merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Add a delta to a message: texts are joined, tool calls are joined by their index, anything
-    else replaces what was there.
+    """Add a delta to a message: texts and lists are joined, tool calls are joined by their index,
+    anything else replaces what was there. An empty id, role or type replaces nothing: DashScope
+    sends one in each part of a tool call but the first.
     """
     for name, value in delta.items():
         if value is None:
@@ -92,7 +100,7 @@ def _merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
         if name == "tool_calls":
             whole[name] = _with_calls(as_list(before), as_list(value))
         elif name in ("role", "type", "id"):
-            whole[name] = value
+            whole[name] = value or before or value
         elif isinstance(before, str) and isinstance(value, str):
             whole[name] = before + value
         elif isinstance(before, dict) and isinstance(value, dict):
@@ -104,16 +112,31 @@ def _merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
 
 
 def _with_calls(before: list[Any], calls: list[Any]) -> list[Any]:
-    for position, call in enumerate(calls):
+    for call in calls:
         if not isinstance(call, dict):
             continue
-        rest = {name: value for name, value in call.items() if name != "index"}
-        index = call.get("index", position)
-        if isinstance(index, int) and 0 <= index < len(before):
-            _merge(before[index], rest)
+        begun = _begun_call(before, call)
+        if begun is None:
+            before.append(call)
         else:
-            before.append(rest)
+            _merge(begun, call)
     return before
+
+
+def _begun_call(before: list[dict[str, Any]], call: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the tool call that this is a part of; None if it begins one.
+
+    Indices may begin at 1 and come in any order. Some providers send none, or the same one for
+    all calls, which then differ in their ids and names.
+    """
+    index, id_ = call.get("index"), call.get("id")
+    for each in reversed(before):
+        if isinstance(index, int) and each.get("index") != index:
+            continue
+        function = call.get("function")
+        is_named = isinstance(function, dict) and bool(function.get("name"))
+        return None if is_named and id_ and id_ != each.get("id") else each
+    return None
 
 
 def as_list(value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from slipway.errors import ProviderError, ProviderLimit
+from slipway.errors import LimitReached, ProviderError, ProviderLimit
 from slipway.providers import Call, Completion
 from slipway.routing.attempt import Attempt, AttemptUsage, CallContext, finish_trial
 from slipway.routing.attempts import Attempts, Availability, CallModel, GiveUp, WaitUntil
@@ -34,6 +34,7 @@ class RoutedAnswer:
     # The stream's first events: a continuation keeps their id
     _opening: Sequence[Piece] = ()
     _finished = _probed = False
+    is_limited = False  # a call was refused, since a limit of the asker is reached
     _is_plain = True  # no part of a tool call or of audio was shown
     _splice: Splice | None = None
 
@@ -142,7 +143,6 @@ class RoutedAnswer:
         broken = self.attempt
         broken.end(error)
         self._keep(broken)
-        self._attempt = None
         if (
             self._finished
             or not self._is_plain
@@ -150,15 +150,10 @@ class RoutedAnswer:
             or not can_be_continued(self.call)
             or not self.attempts.interrupted(broken.index, error)
         ):
-            self._attempt = broken
             raise error
         shown = "".join(self._text)
-        try:
-            while (attempt := await self._next_attempt(self.call, shown)) is None:
-                pass
-        except BaseException:
-            self._attempt = broken
-            raise
+        while (attempt := await self._next_attempt(self.call, shown)) is None:
+            pass  # until then, the model that broke off has written the answer
         self._attempt = attempt
         self._splice = Splice(
             self._opening,
@@ -241,6 +236,8 @@ class RoutedAnswer:
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         attempt.end(error)
+        if isinstance(error, LimitReached):
+            self.is_limited = True
         rests_until = self._availability(attempt.index).until
         if (
             isinstance(error, ProviderLimit)

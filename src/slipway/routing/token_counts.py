@@ -150,9 +150,14 @@ def _part_tokens(
             texts.append(text)
             continue
         others.append(part)
-        if part.get("type") == "image_url":
+        if is_image(part):
             more += IMAGE_TOKENS
     return more
+
+
+def is_image(part: dict[str, Any]) -> bool:
+    """Return whether a part is an image: `image_url`, `image` or `input_image`."""
+    return "image" in str(part.get("type"))
 
 
 def _audio_tokens(part: dict[str, Any]) -> int:
@@ -166,8 +171,10 @@ def _audio_tokens(part: dict[str, Any]) -> int:
 
 def _other_tokens(part: dict[str, Any]) -> int:
     """Return how many tokens a part has at most that is neither text nor image nor audio."""
-    if part.get("type") == "image_url" or isinstance(part.get("input_audio"), dict):
+    if is_image(part) or isinstance(part.get("input_audio"), dict):
         return 0
+    if "video" in str(part.get("type")):  # its sound and some pictures a second
+        return -(-len(msgspec.json.encode(part)) // AUDIO_CHARS)
     file = part.get("file")
     known = FILE_TOKENS if isinstance(file, dict) and "file_data" not in file else 0
     return max(known, _json_tokens(part))

@@ -17,6 +17,7 @@ from slipway.rules.normalising import normal_form
 from slipway.rules.reading import read_rules
 from slipway.rules.similarity import words_of
 from slipway.store import CollectedAnswer
+from slipway.terminal import printable
 from slipway.types import Record
 
 AT_LEAST = 3  # times that a question must have been asked
@@ -40,8 +41,8 @@ class Suggestion(Record, frozen=True, kw_only=True):
     def yaml(self, indent: int = 0) -> str:
         """Return the rule as an item of `rules:`, indented by so many spaces."""
         lines = [
-            f"# asked {self.count} times by {', '.join(self.tenants)}"
-            + (f"; from {', '.join(self.sources)}" if self.sources else ""),
+            f"# asked {self.count} times by {commented(self.tenants)}"
+            + (f"; from {commented(self.sources)}" if self.sources else ""),
             f"- name: {self.name}",
             "  questions:",
             *(f"    - {quoted(question)}" for question in self.questions),
@@ -53,9 +54,16 @@ class Suggestion(Record, frozen=True, kw_only=True):
         return "".join(f"{' ' * indent}{line}\n" for line in lines)
 
 
+def commented(names: Sequence[str]) -> str:
+    """Return names for a comment, which no line end of theirs may close."""
+    return ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in names)
+
+
 def quoted(text: str) -> str:
-    """Return a text as YAML reads it back, on one line; JSON's strings are YAML's."""
-    return json.dumps(text, ensure_ascii=False)
+    """Return a text as YAML reads it back, on one line; JSON's strings are YAML's, and so are the
+    escapes of control characters, which would steer the terminal.
+    """
+    return printable(json.dumps(text, ensure_ascii=False))
 
 
 class Asked(Record, frozen=True, kw_only=True):
@@ -112,7 +120,8 @@ def suggestions(
 def suggestion(answer: str, variants: Sequence[Asked], names: set[str]) -> Suggestion | None:
     """Return a proposal with all questions that have this answer; None if no group may read it."""
     rows = [row for asked in variants for row in asked.rows]
-    groups = groups_of(rows)
+    # who got another answer may not be allowed to read what this one was written from
+    groups = groups_of([row for row in rows if plain(row.text) == answer])
     if groups is None:
         return None
     questions = [a.question for a in sorted(variants, key=lambda a: -len(a.rows))][:MOST_VARIANTS]
@@ -129,12 +138,12 @@ def suggestion(answer: str, variants: Sequence[Asked], names: set[str]) -> Sugge
 
 def groups_of(rows: Sequence[CollectedAnswer]) -> tuple[str, ...] | None:
     """Return the groups that may get the answer: nobody's in particular if somebody without a
-    group got it, else those that all askers have; None if they have none in common.
+    group got it, else each group that was the only one of somebody who got it. An asker with
+    several does not show which of them the documents are for, so None if all askers have several.
     """
     if any(not row.groups for row in rows):
         return ()
-    common = set.intersection(*(set(row.groups) for row in rows))
-    return tuple(sorted(common)) or None
+    return tuple(sorted({row.groups[0] for row in rows if len(row.groups) == 1})) or None
 
 
 def name_for(question: str, names: set[str]) -> str:

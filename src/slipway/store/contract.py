@@ -186,8 +186,10 @@ class Conversations(Protocol):
     def delete(self, owner: str, conversation_id: str) -> bool:
         """Delete one; False if there was none."""
 
-    def save_share(self, share: Shared, *, days: int) -> None:
-        """Save what is shared, and drop what is older than `days`."""
+    def save_share(self, share: Shared, *, days: int, at_most: int) -> None:
+        """Save what is shared, and drop what is older than `days`; of each owner the latest
+        `at_most` are kept.
+        """
 
     def load_share(self, share_id: str, *, days: int) -> Shared | None:
         """Return what is shared under this id; None if there is nothing, or it has expired."""

@@ -16,6 +16,8 @@ _SAVE = """INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?, ?)
 _DELETE = "DELETE FROM conversations WHERE owner = ? AND id = ?"
 _DROP = """DELETE FROM conversations WHERE owner = ? AND pinned = 0 AND id NOT IN
     (SELECT id FROM conversations WHERE owner = ? AND pinned = 0 ORDER BY at DESC LIMIT ?)"""
+_DROP_SHARES = """DELETE FROM shares WHERE owner = ? AND id NOT IN
+    (SELECT id FROM shares WHERE owner = ? ORDER BY at DESC LIMIT ?)"""
 _WORD = " AND lower(title || ? || turns) LIKE lower(?) ESCAPE '\\'"
 
 
@@ -47,11 +49,12 @@ class SqlConversations:
         with self._database.transaction() as db:
             return bool(db.execute(_DELETE, (owner, conversation_id)).rowcount)
 
-    def save_share(self, share: Shared, *, days: int) -> None:
+    def save_share(self, share: Shared, *, days: int, at_most: int) -> None:
         values = (share.id, share.tenant, share.owner, time.time(), share.turns)
         with self._database.transaction() as db:
             db.execute("DELETE FROM shares WHERE at < ?", (time.time() - days * 86400,))
             db.execute("INSERT INTO shares VALUES (?, ?, ?, ?, ?)", values)
+            db.execute(_DROP_SHARES, (share.owner, share.owner, at_most))
 
     def load_share(self, share_id: str, *, days: int) -> Shared | None:
         query = "SELECT id, tenant, owner, turns FROM shares WHERE id = ? AND at >= ?"

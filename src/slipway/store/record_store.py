@@ -1,6 +1,7 @@
 """The records of a deployment: what outlives the process, in one database."""
 
 import secrets
+import time
 from pathlib import Path
 
 from slipway.errors import SettingsError
@@ -16,7 +17,7 @@ from slipway.store.contract import (
     StoreError,
 )
 from slipway.store.conversations import SqlConversations
-from slipway.store.database import Database
+from slipway.store.database import Database, Transaction
 from slipway.store.history_rows import SqlHistoryRows
 from slipway.store.keys import SqlKeys
 from slipway.store.ledger_rows import SqlLedger
@@ -27,6 +28,7 @@ from slipway.store.rule_rows import SqlRuleRows
 from slipway.store.sqlite_database import SqliteDatabase, make_private
 
 RECORDS_BUSY_S = 2.0  # how long records wait for another writer; the journal keeps them meanwhile
+_ENDED = "ended session "  # begins the keys of sessions that were signed out
 PATIENT_S = 60.0  # the same for a command, and the longest wait for a reply of PostgreSQL
 
 
@@ -50,6 +52,20 @@ class RecordStore:
             db.execute(make, (secrets.token_bytes(32),))
             return bytes(db.execute(find).fetchone()[0])
 
+    def end_session(self, session_id: str, until: float) -> None:
+        """Note that somebody signed out of a session that would have lasted `until` a time."""
+        add = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
+        with self.database.transaction() as db:
+            for each, its_end in _ended_sessions(db).items():
+                if its_end <= time.time():
+                    db.execute("DELETE FROM meta WHERE key = ?", (f"{_ENDED}{each}",))
+            db.execute(add, (f"{_ENDED}{session_id}", repr(until).encode()))
+
+    def ended_sessions(self) -> dict[str, float]:
+        """Return the sessions that somebody signed out of, with the times they would have lasted to."""
+        with self.database.snapshot() as db:
+            return _ended_sessions(db)
+
     def schema(self) -> int:
         """Return the number of the schema's last step."""
         with self.database.snapshot() as db:
@@ -72,6 +88,12 @@ class RecordStore:
 
     def close(self) -> None:
         self.database.close()
+
+
+def _ended_sessions(db: Transaction) -> dict[str, float]:
+    find = "SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?"
+    rows = db.execute(find, (len(_ENDED), _ENDED)).fetchall()
+    return {key.removeprefix(_ENDED): float(bytes(value)) for key, value in rows}
 
 
 def open_records(settings: Settings, *, patient: bool = False) -> RecordStore:

@@ -117,6 +117,7 @@ class RowWriter:
         self._has_looked = False
         self._warned = False
         self.lost = 0
+        self._gone = 0  # rows that wait no more
         self.why_down: str | None = None
         self.on_change: Callable[[], None] = lambda: None  # called in the thread
         self.saved: Callable[[str, Sequence[Any]], None] | None = None
@@ -166,16 +167,25 @@ class RowWriter:
             self._wake_up()
 
     def flush(self, within_s: float) -> bool:
-        """Wait until the store has all rows, those of processes that have ended included; False if
-        that took too long.
+        """Wait until the store has all rows that are here now, those of processes that have ended
+        included; False if that took too long. Rows may come all the time meanwhile.
         """
         self.start()
         end = time.monotonic() + within_s
-        while self.waiting or (self._thread is not None and not self._has_looked):
+        last = self.waiting + self._gone  # in this order: a row that goes meanwhile counts twice
+        while not self._has_gone(last):
             if time.monotonic() >= end:
                 return False
             time.sleep(0.005)
         return True
+
+    def _has_gone(self, last: int) -> bool:
+        """Return whether so many rows are gone, and none waits in files alone."""
+        if self._thread is not None and not self._has_looked:
+            return False
+        current = self.journal.current
+        in_files = bool(self._later) or (current is not None and current.is_read_later)
+        return not self.waiting or (self._gone >= last and not in_files)
 
     def _wake_up(self) -> None:
         if self._thread is None:
@@ -337,6 +347,7 @@ class RowWriter:
                 self._write_group(store, kind, group)
             except RowError:
                 self._write_one_by_one(store, kind, group)
+            self._gone += len(group)
             del batch[: len(group)]
             self._done(group)
             self._at_once = min(2 * self._at_once, AT_ONCE)

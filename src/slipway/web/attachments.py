@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from slipway.answer import Current
 from slipway.errors import BadRequest, NotFound, TooLarge
-from slipway.knowledge.attachments import Attachments
+from slipway.knowledge.attachments import Attachment, Attachments
 from slipway.types import Asker
 from slipway.web.descriptions import DELETED, FORM_TYPE, TEXT, WHOLE, Operation, fields
 from slipway.web.responses import reply
@@ -36,12 +36,14 @@ class AttachmentRoutes:
             name = name.rpartition("/")[2].strip()
             if not name or len(name) > LONGEST_NAME or not name.isprintable():
                 raise BadRequest("The file needs a name.", "Rename it.", param="file")
-            data = await upload.read()
-        limit_s = self.current.settings.limits.document_time
-        async with self.few:
-            add = self.attachments.add
-            file = await asyncio.to_thread(add, asker.owner, name, data, limit_s)
+            async with self.few:  # the others wait on the disk, not in memory
+                file = await self.read(asker.owner, name, upload)
         return reply({"id": file.id, "name": file.name, "passages": len(file.passages)})
+
+    async def read(self, owner: str, name: str, upload: UploadFile) -> Attachment:
+        limit_s = self.current.settings.limits.document_time
+        add, data = self.attachments.add, await upload.read()
+        return await asyncio.to_thread(add, owner, name, data, limit_s)
 
     async def forget(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]

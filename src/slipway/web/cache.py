@@ -85,13 +85,16 @@ class CacheRoutes:
         if sent.document:
             fields["document"] = self.path_of(sent.document, asker)
         mine = None if self.is_operator(asker) else asker.tenant
-        return Selection(tenant=mine, **fields)
+        return Selection(tenant=mine, apps=asker.apps, **fields)
 
     def path_of(self, document: str, asker: Asker) -> str:
         """Return a document's path; it may be named by its id."""
         if document.startswith("doc-"):
-            for app in self.current.pipeline.apps.values():
-                if app.knowledge and (found := app.knowledge.document(document, asker)):
+            pipeline = self.current.pipeline
+            for name, app in pipeline.apps.items():
+                if app.knowledge is None or not pipeline.admission.may_call(asker, name):
+                    continue
+                if found := app.knowledge.document(document, asker):
                     return found.path
         return document
 

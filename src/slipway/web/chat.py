@@ -48,6 +48,7 @@ from slipway.web.exchange import Exchange, header_lines
 from slipway.web.guard import Guard, language_of
 from slipway.web.names import check_name
 from slipway.web.openai_answers import ChunkWriter, chat_completion
+from slipway.web.request_json import parse_json
 from slipway.web.response_writer import HEARTBEAT, JSON_HEAD, Heartbeats, HttpResponseWriter
 from slipway.web.runs import Run
 from slipway.web.whole_answers import whole_answer
@@ -87,6 +88,7 @@ COMPLETION = msgspec.structs.replace(
     about="OpenAI's older text completions; the prompt is sent as a chat message",
     body=COMPLETION_BODY,
 )
+decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
 NOT_FOR_APPS = ("tools", "functions", "logprobs", "modalities", "audio", "prediction")
 
 
@@ -163,7 +165,7 @@ class ChatRoutes:
         exchange = writer.exchange
         app = pipeline.apps[chat.model]
         self.guard().check_size(len(body), self.current.settings.limits.question_kb / 1024)
-        sent = msgspec.json.decode(body)
+        sent = parse_json(body, decode_fields)
         options = {k: v for k, v in sent.items() if k not in SLIPWAY_FIELDS}
         check_options(app, options)
         messages = conversation(chat.request)

@@ -18,7 +18,7 @@ from slipway.providers import encode_json
 from slipway.settings import Limits
 from slipway.types import new_id
 from slipway.web.error_forms import envelope
-from slipway.web.exchange import Exchange, Headers, header_lines
+from slipway.web.exchange import Exchange, Headers, OldExchange, header_lines
 from slipway.web.guard import Guard, cors_headers, language_of
 
 log = logging.getLogger("slipway")
@@ -184,7 +184,8 @@ class ClientConnection(asyncio.Protocol):
         """Make the exchange of the request whose head is here, and start it if it is its turn."""
         method, version = parser.get_method(), parser.get_http_version()
         keep_alive = version != "1.0" and not self.stopping and parser.should_keep_alive()
-        self.reading = exchange = Exchange(
+        kind = Exchange if version != "1.0" else OldExchange
+        self.reading = exchange = kind(
             self,
             self.transport,
             method.decode("ascii"),

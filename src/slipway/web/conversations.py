@@ -29,7 +29,7 @@ from slipway.web.guard import JSON, Guard, respond
 from slipway.web.request_json import parse_json
 from slipway.web.routes import ApiRoute, AsgiHandler
 
-MOST = 500  # conversations of one reader; the oldest that are not pinned are dropped first
+MOST = 500  # conversations of a reader, and links; the oldest unpinned ones are dropped first
 LARGEST = 4 * 1024 * 1024  # bytes of one conversation
 MOST_TURNS = 200
 SHARED_DAYS = 30
@@ -139,14 +139,7 @@ class ConversationRoutes:
         self.check_kept()
         wanted = Request(scope).path_params["id"]
         check_id(wanted)
-        body = await self.guard().body(scope, receive)
-        if len(body) > LARGEST:
-            raise BadRequest(
-                f"The conversation is larger than {LARGEST // 1024 // 1024} MiB.",
-                "Begin a new one.",
-                param="turns",
-            )
-        sent = parse_json(body, decode_conversation)
+        sent = parse_json(await self.body(scope, receive), decode_conversation)
         row = SavedConversation(
             id=wanted,
             title=sent.title,
@@ -166,6 +159,19 @@ class ConversationRoutes:
             raise NotFound(_NO_CONVERSATION, param="id")
         return reply({"id": wanted, "deleted": True})
 
+    async def body(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the body of a request that holds a conversation. Raises BadRequest if it is too
+        large to be kept.
+        """
+        body = await self.guard().body(scope, receive)
+        if len(body) > LARGEST:
+            raise BadRequest(
+                f"The conversation is larger than {LARGEST // 1024 // 1024} MiB.",
+                "Begin a new one.",
+                param="turns",
+            )
+        return body
+
     def check_kept(self) -> None:
         if self.current.settings.conversations != "server":
             raise NotFound(
@@ -176,22 +182,23 @@ class ConversationRoutes:
     # shared links
 
     async def share(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = parse_json(await self.guard().body(scope, receive), decode_share)
+        sent = parse_json(await self.body(scope, receive), decode_share)
         asker: Asker = scope["slipway.asker"]
-        for n, turn in enumerate(shared_turns(sent.turns)):
-            if not may_read(self.current.pipeline, turn, asker):
-                raise BadRequest(
-                    f"`turns[{n}]` is of an app, or cites a document, that you may not read.",
-                    "Share what you asked yourself.",
-                    param=f"turns[{n}]",
-                )
+        turns, pipeline = shared_turns(sent.turns), self.current.pipeline
+        n = await asyncio.to_thread(unreadable, pipeline, turns, asker)
+        if n is not None:
+            raise BadRequest(
+                f"`turns[{n}]` is of an app, or cites a document, that you may not read.",
+                "Share what you asked yourself.",
+                param=f"turns[{n}]",
+            )
         share = Shared(
             id=new_id("shr"),
             tenant=asker.tenant,
             owner=owner_of(scope),
             turns=encode_json(sent.turns).decode(),
         )
-        await self.call(lambda kept: kept.save_share(share, days=SHARED_DAYS))
+        await self.call(lambda kept: kept.save_share(share, days=SHARED_DAYS, at_most=MOST))
         await respond(send, 200, JSON, encode_json({"id": share.id, "days": SHARED_DAYS}))
 
     async def shared(self, request: Request) -> Response:
@@ -201,11 +208,8 @@ class ConversationRoutes:
         if found is None or found.tenant != asker.tenant:
             raise NotFound(_NO_SHARE, _MAY_BE, param="id")
         turns = msgspec.json.decode(found.turns)
-        pipeline = self.current.pipeline
-        allowed = await asyncio.to_thread(
-            lambda: all(may_read(pipeline, turn, asker) for turn in shared_turns(turns))
-        )
-        if not allowed:
+        n = await asyncio.to_thread(unreadable, self.current.pipeline, shared_turns(turns), asker)
+        if n is not None:
             raise NotFound(_NO_SHARE, _MAY_BE, param="id")
         return reply({"id": found.id, "turns": turns})
 
@@ -261,17 +265,23 @@ def shared_turns(turns: list[dict[str, Any]]) -> list[SharedTurn]:
         ) from None
 
 
-def may_read(pipeline: Pipeline, turn: SharedTurn, asker: Asker) -> bool:
-    """Say whether the asker may call the turn's app and read every document that was found."""
-    if not pipeline.admission.may_call(asker, turn.app):
-        return False
-    app = pipeline.apps.get(turn.app)
-    if app is None:
-        return turn.app in pipeline.routes and not turn.sources
-    if app.knowledge is None:
-        return not turn.sources
-    readable = {doc.path for doc in app.knowledge.documents(asker)}
-    return readable.issuperset(source.path for source in turn.sources)
+def unreadable(pipeline: Pipeline, turns: list[SharedTurn], asker: Asker) -> int | None:
+    """Return the number of the first turn of an app that the asker may not call, or with a document
+    that it may not read; None if there is none. Blocks while an app's documents are listed.
+    """
+    readable = dict[str, set[str]]()
+    for n, turn in enumerate(turns):
+        if not pipeline.admission.may_call(asker, turn.app):
+            return n
+        app = pipeline.apps.get(turn.app)
+        if app is None and turn.app not in pipeline.routes:
+            return n
+        if turn.app not in readable:
+            docs = app.knowledge.documents(asker) if app is not None and app.knowledge else []
+            readable[turn.app] = {doc.path for doc in docs}
+        if not readable[turn.app].issuperset(source.path for source in turn.sources):
+            return n
+    return None
 
 
 def reply(data: Any) -> Response:

@@ -208,7 +208,9 @@ class Exchange:
         self.finish()
 
     def begin(self, head: bytes) -> None:
-        """Send the head of a response whose length is not known."""
+        """Send the head of a response whose length is not known. A heartbeat may come too late."""
+        if self.over:
+            return
         self.begun, self.head = True, head
         if not self.disconnected:
             close = b"" if self.keep_alive else CLOSE
@@ -256,3 +258,28 @@ class Exchange:
         self.wake()
         if not self.over and self.task is not None:
             self.task.cancel()
+
+
+class OldExchange(Exchange):
+    """An exchange with a client of HTTP/1.0, which knows no chunks (RFC 9112, 6.1): a response whose
+    length is not known ends with its connection.
+    """
+
+    __slots__ = ()
+
+    def begin(self, head: bytes) -> None:
+        if self.over:
+            return
+        self.begun, self.head = True, head
+        if not self.disconnected:
+            self.transport.write(b"%b%b%b\r\n" % (head, self.cors, CLOSE))
+
+    def write(self, data: bytes) -> None:
+        if not (self.disconnected or self.over):
+            if self.said is not None:
+                self.said.append(data)
+            self.transport.write(data)
+
+    def end(self) -> None:
+        if not (self.disconnected or self.over):
+            self.finish()

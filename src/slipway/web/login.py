@@ -1,5 +1,6 @@
 """The routes of signing in and out. The browser gets a session in an HttpOnly cookie."""
 
+import asyncio
 import logging
 import secrets
 import time
@@ -17,6 +18,7 @@ from slipway.login.oidc import OidcClient, SignInAttempt
 from slipway.login.sessions import Sealer
 from slipway.providers import encode_json
 from slipway.settings import Login, Oidc
+from slipway.store import RecordStore, StoreError
 from slipway.web.descriptions import TEXT, Operation, Parameter, fields
 from slipway.web.routes import ApiRoute
 
@@ -26,8 +28,10 @@ CALLBACK = "login/callback"
 
 
 class LoginRoutes:
-    def __init__(self, current: Current, sealer: Callable[[], Sealer]) -> None:
-        self.current, self.sealer = current, sealer
+    def __init__(
+        self, current: Current, sealer: Callable[[], Sealer], records: Callable[[], RecordStore]
+    ) -> None:
+        self.current, self.sealer, self.records = current, sealer, records
         self._client: tuple[Oidc, OidcClient] | None = None
 
     async def begin(self, request: Request) -> Response:
@@ -74,9 +78,17 @@ class LoginRoutes:
         session = self.sealer().open(cookie(headers, SESSION), Session)
         if session is not None:
             self.sealer().end(session)
+            await asyncio.to_thread(self.remember, session)
         reply = Response(encode_json({"next": "./"}), media_type="application/json")
         reply.delete_cookie(SESSION, path="/")
         return reply
+
+    def remember(self, session: Session) -> None:
+        """Note in the store that a session has ended: it must not count again after a restart."""
+        try:
+            self.records().end_session(session.id, session.until)
+        except StoreError as error:
+            log.warning("that somebody signed out could not be saved: %s", error)
 
     def back(self, why: str, error: SignInRefused | SignInUnavailable) -> Response:
         """Return to the page, which says what happened; the log says why."""

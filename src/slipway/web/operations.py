@@ -169,7 +169,7 @@ class OperationsRoutes:
             ),
             keep(("money", window), MONEY_S[window], lambda: self.money(window)),
             keep(("feedback", window), MONEY_S["now"], lambda: self.feedback(window)),
-            keep(("documents", asker.owner), DOCUMENTS_S, lambda: self.documents(asker)),
+            keep(("documents", asker), DOCUMENTS_S, lambda: self.documents(asker)),
             keep("recent", RECENT_S, self.recent),
         )
         verdict = self.service.verdict(states, store.reason, store.lost, spent, firing)
@@ -262,7 +262,7 @@ class OperationsRoutes:
         known = {
             name: app.knowledge
             for name, app in self.current.pipeline.apps.items()
-            if app.knowledge is not None
+            if app.knowledge is not None and self.current.pipeline.admission.may_call(asker, name)
         }
         found = [
             view for name, knowledge in known.items() for view in views(name, knowledge, asker)

@@ -9,6 +9,7 @@ from slipway.answer import Current
 from slipway.knowledge.readers import READERS
 from slipway.login import Person
 from slipway.providers import encode_json
+from slipway.types import Asker
 from slipway.web.descriptions import OBJECT, TEXT, YES_NO, Operation, fields, or_null
 from slipway.web.routes import ApiRoute
 
@@ -24,18 +25,26 @@ class SessionRoutes:
             "person": person.name if person else None,
             "logout": person is not None and person.issuer != "proxy",
             "conversations": settings.conversations,
-            "attach": self.attach(),
+            "attach": self.attach(request.scope["slipway.asker"]),
         }
         return Response(encode_json(body), media_type="application/json")
 
-    def attach(self) -> dict[str, Any] | None:
-        """Say which files may be attached; None if no app has documents."""
-        if not any(app.knowledge for app in self.current.settings.apps.values()):
+    def attach(self, asker: Asker) -> dict[str, Any] | None:
+        """Say which files may be attached, and to which apps; None if none has documents. Apps that
+        the asker may not call do not exist for it.
+        """
+        settings, admission = self.current.settings, self.current.pipeline.admission
+        apps = [
+            name
+            for name, app in settings.apps.items()
+            if app.knowledge and admission.may_call(asker, name)
+        ]
+        if not apps:
             return None
         return {
             "kinds": list(READERS),
-            "largest_mb": self.current.settings.limits.document_mb,
-            "apps": [name for name, app in self.current.settings.apps.items() if app.knowledge],
+            "largest_mb": settings.limits.document_mb,
+            "apps": apps,
         }
 
     def paths(self) -> list[ApiRoute]:

@@ -32,6 +32,7 @@ OWN = ("day", "app", "model")  # how a key's own use may be added up
 MOST_ROWS = 1000
 FIELDS = ("key", "tenant", "app", "model", "answer")  # that rows may be chosen by
 SINCE = Parameter(name="since", about="a day (`2026-01-31`) or how far back (`7d`)")
+UNTIL = Parameter(name="until", about="only what was before this day or time, written as `since`")
 ROWS = (
     *(Parameter(name=name, about=f"only calls of this {name}") for name in FIELDS),
     Parameter(name="rows", about="`true` for single calls instead of sums"),
@@ -57,8 +58,10 @@ class SpendingRoutes:
     async def usage(self, request: Request) -> Response:
         """Return what the asker's key has spent, and what is left of its limits."""
         asker: Asker = request.scope["slipway.asker"]
-        by = grouping(request.query_params, OWN)
-        which = LedgerFilter(since=since(request.query_params), owner=asker.owner)
+        asked = request.query_params
+        check_names(asked, ("by", "since", "until"))
+        by = grouping(asked, OWN)
+        which = LedgerFilter(**times(asked), owner=asker.owner)
         sums = await self._read(lambda ledger: ledger.sums(by, which))
         admission = self.current.pipeline.admission
         await admission.hear(asker)
@@ -86,9 +89,12 @@ class SpendingRoutes:
                 "Use GET /v1/usage for its own, or ask the operator for a key with `admin: true`.",
             )
         asked = request.query_params
+        check_names(asked, ("by", "since", "until", *(each.name for each in ROWS)))
+        if asked.get("rows", "true") not in ("true", "false"):
+            raise BadRequest("`rows` must be `true` or `false`.", param="rows")
         chosen = {name: asked[name] for name in FIELDS if name in asked}
         which = LedgerFilter(
-            since=since(asked), owner=chosen.pop("key", None), **cast("dict[str, Any]", chosen)
+            **times(asked), owner=chosen.pop("key", None), **cast("dict[str, Any]", chosen)
         )
         if "answer" in asked or asked.get("rows") == "true":
             return await self._rows(which, asked)
@@ -123,7 +129,7 @@ class SpendingRoutes:
                 methods=["GET"],
                 does=Operation(
                     about="what this key has spent, by day, app or model: `?by=app`, `?since=7d`",
-                    query=(groups(OWN), SINCE),
+                    query=(groups(OWN), SINCE, UNTIL),
                     returns=fields(
                         object=one_of("usage"),
                         key=TEXT,
@@ -142,7 +148,7 @@ class SpendingRoutes:
                 methods=["GET"],
                 does=Operation(
                     about="what all keys have spent, for admin keys; `?by=key`, or `?answer=ID` for its calls",
-                    query=(groups(GROUPINGS), SINCE, *ROWS),
+                    query=(groups(GROUPINGS), SINCE, UNTIL, *ROWS),
                     returns=fields(object=one_of("list"), data=list_of(OBJECT)),
                     errors=(Forbidden, NotKept),
                 ),
@@ -164,11 +170,27 @@ def grouping(asked: Mapping[str, str], known: tuple[str, ...]) -> Grouping:
     return cast("Grouping", by)
 
 
-def since(asked: Mapping[str, str]) -> float:
-    try:
-        return moment(asked.get("since"))
-    except ValueError as error:
-        raise BadRequest(f"`since`: {error}.", param="since") from None
+def check_names(asked: Mapping[str, str], known: tuple[str, ...]) -> None:
+    """Raise BadRequest for a parameter that would be ignored: the sums would be others."""
+    for name in asked:
+        if name not in known:
+            raise BadRequest(
+                f"There is no parameter `{name[:100]}`.",
+                f"Use some of: {', '.join(known)}.",
+                param=name[:100],
+            )
+
+
+def times(asked: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a filter that are times. Raise BadRequest."""
+    found = {}
+    for name in ("since", "until"):
+        if name in asked:
+            try:
+                found[name] = moment(asked[name])
+            except ValueError as error:
+                raise BadRequest(f"`{name}`: {error}.", param=name) from None
+    return found
 
 
 def count(asked: Mapping[str, str], name: str, default: int) -> int:

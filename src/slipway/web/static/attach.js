@@ -3,7 +3,7 @@
 import { button, el, phrase } from "./dom.js";
 import { icon } from "./icons.js";
 import { speak } from "./notices.js";
-import { call, send } from "./server.js";
+import { at, call, send } from "./server.js";
 import { talk } from "./talk.js";
 import { toast } from "./toast.js";
 import { failureWords, say } from "./words.js";
@@ -78,7 +78,7 @@ function remove(each) {
 
 /** Forgets files on the server, such as with their conversation. */
 export function forgetFiles(ids) {
-  for (const id of ids) call(`v1/attachments/${id}`, { method: "DELETE" }).catch(() => {}); // it expires by itself
+  for (const id of ids) call(at`v1/attachments/${id}`, { method: "DELETE" }).catch(() => {}); // it expires by itself
 }
 
 function draw() {

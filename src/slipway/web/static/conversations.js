@@ -3,7 +3,7 @@
  */
 
 import "./vendor/idb.js";
-import { call, get, tab } from "./server.js";
+import { at, call, get, tab } from "./server.js";
 import { stored } from "./stored.js";
 
 const { openDB } = globalThis.idb;
@@ -86,7 +86,7 @@ async function everySummary() {
 
 /** The turns of a conversation as they were kept; none if it is not there. */
 export async function turnsOf(id) {
-  if (state.onServer) return (await get(`v1/conversations/${id}`).catch(() => null))?.turns ?? [];
+  if (state.onServer) return (await get(at`v1/conversations/${id}`).catch(() => null))?.turns ?? [];
   const found = state.db ? await state.db.get("turns", id) : memory.turns.get(id);
   return found?.owner === state.owner ? found.turns : [];
 }
@@ -111,7 +111,7 @@ async function put(summary, turns) {
   const { id, owner } = summary;
   if (state.onServer) {
     const { title, at, pinned, named = false } = summary;
-    await call(`v1/conversations/${id}`, { method: "PUT", body: { title, at, pinned, named, turns } });
+    await call(at`v1/conversations/${id}`, { method: "PUT", body: { title, at, pinned, named, turns } });
     state.known.set(id, { id, title, at, pinned, named });
   } else if (state.db) {
     const change = state.db.transaction(["summaries", "turns"], "readwrite");
@@ -131,7 +131,7 @@ async function dropOldest() {
 
 async function drop(id) {
   if (state.onServer) {
-    await call(`v1/conversations/${id}`, { method: "DELETE" });
+    await call(at`v1/conversations/${id}`, { method: "DELETE" });
     return void state.known.delete(id);
   }
   if (!state.db) return void (memory.summaries.delete(id), memory.turns.delete(id));

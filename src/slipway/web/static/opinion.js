@@ -2,7 +2,7 @@
 
 import { button, dropFocus, el, failureNodes } from "./dom.js";
 import { speak } from "./notices.js";
-import { call } from "./server.js";
+import { at, call } from "./server.js";
 import { among, failureWords, say } from "./words.js";
 
 const REASONS = ["wrong", "incomplete", "outdated", "wrong_source", "unclear", "too_long", "slow", "harmful", "other"];
@@ -46,7 +46,7 @@ export class Opinion {
   }
 
   async takeBack(presser) {
-    const gone = await this.attempt(() => call(`v1/feedback/${this.turn.id}`, { method: "DELETE" }), presser, () => this.takeBack(presser));
+    const gone = await this.attempt(() => call(at`v1/feedback/${this.turn.id}`, { method: "DELETE" }), presser, () => this.takeBack(presser));
     if (!gone) return;
     this.turn.opinion = { ...this.turn.opinion, helpful: null };
     this.said(say("takenBack"));

@@ -29,7 +29,8 @@ const page = {
 const embedded = location.pathname.endsWith("/embed") ? new URLSearchParams(location.hash.slice(1)) : null;
 if (embedded) {
   document.documentElement.dataset.embed = "";
-  if (embedded.get("key")) tab.write("slipway.key", embedded.get("key"));
+  // a link that is opened by itself must not put its sender's key in place of the reader's
+  if (embedded.get("key") && parent !== window) tab.write("slipway.key", embedded.get("key"));
   if (embedded.get("app")) tab.write("slipway.choice", embedded.get("app"));
 }
 

@@ -62,6 +62,9 @@ function asker() {
   return { "accept-language": locale, ...(key && { authorization: `Bearer ${key}` }) };
 }
 
+/** A path with each value as one name of it: an id in a shared conversation may hold `../` and lead to another route. */
+export const at = (texts, ...values) => String.raw({ raw: texts }, ...values.map(encodeURIComponent));
+
 /** The response, once it is a good one. Raises Refused. Paths are relative, so that the page may live below a prefix. */
 export async function call(path, { body, method = body ? "POST" : "GET", headers = {}, signal } = {}) {
   const all = { ...asker(), ...(body && { "content-type": "application/json" }), ...headers };
@@ -125,12 +128,12 @@ export async function follow(turn, open, { signal, wait }) {
 }
 
 export const resume = (turn, signal) =>
-  call(`v1/answers/${turn.id}/events`, { headers: { "last-event-id": String(turn.last) }, signal });
+  call(at`v1/answers/${turn.id}/events`, { headers: { "last-event-id": String(turn.last) }, signal });
 
 /** What is missing of an answer that ended early; where it turns out not to have, the rest of it. */
 export async function retry(turn, signal) {
   try {
-    return await call(`v1/answers/${turn.id}/retry`, { body: { stream: true }, signal });
+    return await call(at`v1/answers/${turn.id}/retry`, { body: { stream: true }, signal });
   } catch (error) {
     if (error.status !== 409) throw error;
     return resume(turn, signal);

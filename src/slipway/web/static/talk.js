@@ -4,7 +4,7 @@ import { currentId, keepTurns, newId, setCurrent, turnsOf } from "./conversation
 import { speak } from "./notices.js";
 import { closePassage } from "./passages.js";
 import { endWords, progressWords } from "./progress.js";
-import { Refused, call, follow, resume, retry } from "./server.js";
+import { Refused, at, call, follow, resume, retry } from "./server.js";
 import { Turn, messagesFor } from "./turn.js";
 import { TurnView } from "./view.js";
 import { say } from "./words.js";
@@ -186,7 +186,7 @@ export async function stop() {
   $("question").focus({ preventScroll: true });
   if (!running.turn.id) return running.abort.abort();
   setTimeout(() => running.abort.abort(), 2000); // for a stream that does not say that it was stopped
-  await call(`v1/answers/${running.turn.id}/cancel`, { body: {} }).catch(() => running.abort.abort());
+  await call(at`v1/answers/${running.turn.id}/cancel`, { body: {} }).catch(() => running.abort.abort());
 }
 
 // What is seen and heard
