@@ -427,6 +427,13 @@ def test_a_share_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
     done = run("check", "--config", str(file))
     assert done.returncode == 2
     assert "routes.main[0].canary: `200%` is not a share; write `5%`" in done.stderr
+    file.write_text(
+        "models: {a: {base_url: 'http://127.0.0.1:9/v1'}}\n"
+        "routes: {main: [a, {model: a, canary: 60%}, {model: a, canary: 60%}]}\n"
+    )
+    done = run("check", "--config", str(file))
+    assert done.returncode == 2
+    assert "routes.main: its canaries take 120% of the questions" in done.stderr
 
 
 # Distillation: torch is too large for the environment of all tests; see docs/decisions

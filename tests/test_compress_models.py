@@ -453,6 +453,16 @@ def test_answers_are_kept_only_beyond_doubt(new: list[float], verdict: str) -> N
     assert ("more items would decide it" in check.found) == (verdict == "undecided")
 
 
+def test_a_loss_of_few_items_is_not_overlooked() -> None:
+    """Of 200 items, 2 % lose all in truth: 2.5 of 100 samples may hide that (Student's: 8.4)."""
+    chance, kept = np.random.default_rng(0), 0
+    for _ in range(1000):
+        new = (chance.random(200) >= 0.02).astype(float).tolist()
+        kept += gate.not_worse(gate.paired([1.0] * 200, new), 0.02).verdict == "keep"
+    assert kept <= 35
+    assert gate.paired([1.0] * 3, [0.5, 0.4, 0.3]).low < -0.8  # all lost
+
+
 def test_items_that_are_all_equal_decide_once_there_are_enough() -> None:
     few = gate.not_worse(gate.paired([1.0] * 20, [1.0] * 20), 0.02)
     assert few.found.endswith("undecided, about 163 more items would decide it")

@@ -489,6 +489,8 @@ def test_a_model_that_surely_scores_too_little_is_rejected(catalogue: Catalogue)
             "traffic: {mean_rps: 5, peak_rps: 2}",
             "traffic.peak_rps: 2 is less than traffic.mean_rps, 5",
         ),
+        ("traffic: {mean_rps: .inf}", "traffic.mean_rps: inf is more than any service has"),
+        ("traffic: {mean_rps: 1.0e+300}", "traffic.mean_rps: 1e+300 is more than any service has"),
         ("color: red", "color: there is no such field; see: slipway plan --fields"),
         ("languages: [english]", "languages: `english` is no language code"),
         ("availability: often", "availability: expected `float`, got `str`"),

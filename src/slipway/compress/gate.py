@@ -76,7 +76,8 @@ def targets_from(texts: Sequence[str]) -> Targets:
 def paired(old: Sequence[float], new: Sequence[float]) -> Paired:
     """The interval is Student's for the mean of differences, 95 %. If every difference is the same,
     that would be sure of itself after two items; then it is as wide as what so many items may have
-    missed (Clopper & Pearson 1934, no event of `n`).
+    missed (Clopper & Pearson 1934, no event of `n`). If few items lost, or few won, Student's interval
+    is too short; then it ends where the share of such items may end, by the same bound.
     """
     change = [b - a for a, b in zip(old, new, strict=True)]
     n = len(change)
@@ -85,9 +86,37 @@ def paired(old: Sequence[float], new: Sequence[float]) -> Paired:
     mean = fmean(change)
     spread = stdev(change) if n > 1 else 0.0
     margin = _t(n - 1) * spread / math.sqrt(n) if spread else _unseen(n)
+    below = max(margin, _rare([-each for each in change if each < 0], n)) if spread else margin
+    above = max(margin, _rare([each for each in change if each > 0], n)) if spread else margin
     return Paired(
-        n=n, old=fmean(old), new=fmean(new), difference=mean, low=mean - margin, high=mean + margin
+        n=n, old=fmean(old), new=fmean(new), difference=mean, low=mean - below, high=mean + above
     )
+
+
+def _rare(sizes: Sequence[float], n: int) -> float:
+    """How much more may be lost on average than was seen: items that lost, by the mean of what
+    they lost.
+    """
+    count = len(sizes)
+    return (_most_share(count, n) - count / n) * (fmean(sizes) if sizes else 1.0)
+
+
+def _most_share(count: int, n: int) -> float:
+    """The largest share of items, 97.5 %, if `count` of `n` were seen (Clopper & Pearson)."""
+    if count == n:
+        return 1.0
+    low, high = count / n, 1.0
+    for _ in range(40):
+        share = (low + high) / 2
+        seen = sum(_chance(k, n, share) for k in range(count + 1))
+        low, high = (share, high) if seen > 0.025 else (low, share)
+    return high
+
+
+def _chance(count: int, n: int, share: float) -> float:
+    """Of exactly `count` of `n`."""
+    ways = math.lgamma(n + 1) - math.lgamma(count + 1) - math.lgamma(n - count + 1)
+    return math.exp(ways + count * math.log(share) + (n - count) * math.log1p(-share))
 
 
 def _unseen(n: int) -> float:
@@ -130,7 +159,8 @@ def _more(found: Paired, delta: float) -> str:
     if math.isclose(found.high - found.difference, _unseen(found.n)):
         needed = math.ceil(math.log(0.025) / math.log(1 - min(away, 0.99))) if away else _MOST
         return f"undecided, about {max(1, needed - found.n):,} more items would decide it"
-    spread = (found.high - found.difference) / _t(found.n - 1) * math.sqrt(found.n)
+    margin = max(found.high - found.difference, found.difference - found.low)
+    spread = margin / _t(found.n - 1) * math.sqrt(found.n)
     needed = math.ceil((1.96 * spread / away) ** 2) if away > 1e-9 else _MOST
     if not math.isfinite(needed) or needed >= _MOST:
         return (

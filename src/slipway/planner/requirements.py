@@ -350,6 +350,27 @@ def _choices(path: str) -> tuple[str, ...]:
     return tuple(map(str, getattr(inner, "__args__", ())))
 
 
+# beyond these, numbers are typing mistakes, and costs of them say nothing
+_MOST = {
+    "mean_rps": 1_000_000,
+    "peak_rps": 1_000_000,
+    "input_tokens": 10_000_000,
+    "output_tokens": 10_000_000,
+}
+
+
+def _traffic_problems(traffic: Traffic) -> Iterator[str]:
+    for name, most in _MOST.items():
+        number = getattr(traffic, name)
+        if number is not None and not number <= most:
+            yield f"traffic.{name}: {number:g} is more than any service has; write at most {most:,}"
+    if traffic.peak_rps is not None and traffic.peak_rps < traffic.mean_rps:
+        yield (
+            f"traffic.peak_rps: {traffic.peak_rps:g} is less than traffic.mean_rps, "
+            f"{traffic.mean_rps:g}"
+        )
+
+
 def _problems(found: Requirements) -> Iterator[str]:
     for task in found.tasks:
         if task not in TASKS:
@@ -361,12 +382,7 @@ def _problems(found: Requirements) -> Iterator[str]:
             yield f"{field}: there is no `{bad[0]}`; known: {', '.join(MODALITIES)}"
     if bad := [each for each in found.languages if not re.fullmatch(r"[a-z]{2,3}", each)]:
         yield f"languages: `{bad[0]}` is no language code; write zh, en, de …"
-    traffic = found.traffic
-    if traffic.peak_rps is not None and traffic.peak_rps < traffic.mean_rps:
-        yield (
-            f"traffic.peak_rps: {traffic.peak_rps:g} is less than traffic.mean_rps, "
-            f"{traffic.mean_rps:g}"
-        )
+    yield from _traffic_problems(found.traffic)
     if found.quality.least is not None and found.quality.set is None:
         yield "quality.least: it needs `quality.set`, the evaluation set on which it is measured"
     if both := set(found.candidates) & set(found.exclude):

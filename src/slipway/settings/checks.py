@@ -1,7 +1,8 @@
 """Check what the types cannot: unique names, routes to known models, keys for public addresses."""
 
 import ipaddress
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +47,7 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
                     f"there is no model `{entry.model}`; {suggest(entry.model, settings.models)}",
                 )
             check_canary(f"routes.{name}[{i}].canary", entry.canary, problem)
+        check_shares(f"routes.{name}", [each.canary for each in route if each.canary], problem)
     for name, app in settings.apps.items():
         check_app(name, app, settings, problem)
     check_store(settings.store, problem)
@@ -153,6 +155,14 @@ def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:
         share(canary or "1%")
     except ValueError as error:
         problem(path, str(error))
+
+
+def check_shares(path: str, canaries: Sequence[str], problem: AddProblem) -> None:
+    """Report shares that no chance can give: the last ones would get less than they say."""
+    with suppress(ValueError):  # reported for its own entry
+        total = sum(share(each) for each in canaries)
+        if total > 1 + 1e-9:
+            problem(path, f"its canaries take {total:.0%} of the questions; make it 100% at most")
 
 
 def check_otlp(otlp: OtlpSettings, problem: AddProblem) -> None:
