@@ -40,8 +40,6 @@ class ChatFlight(Flight[Piece]):
     def __init__(self, question: "KeptQuestion", tally: Tally) -> None:
         super().__init__(question.key, tally.app, question.asker.tenant, question.policy.tags)
         self.tally = tally
-        admission, asker = question.pipeline.admission, question.asker
-        self.limits = lambda: admission.headers(asker, tally.app)
         self.answering: RoutedAnswer | None = None
         self.whole: bytes | None = None
         self.is_booked = False

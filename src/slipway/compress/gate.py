@@ -1,6 +1,7 @@
 """Whether the result may be used: each target with what was measured, and the verdict.
 
-`keep` needs every target met beyond doubt; `reject` follows from one that is missed beyond doubt. A
+`keep` needs every target met, `reject` follows from one that is missed. A speed and a quality in points
+are met or missed only beyond doubt, a perplexity is met by its value and missed beyond doubt. A
 quality target in points is a test of non-inferiority on the operator's own questions, each answered
 by both models: the lower end of the 95 % interval of (new - old) must lie above -delta.
 """
@@ -175,9 +176,9 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
 
 
 def at_most(name: str, wanted: float, found: float, low: float, high: float, form: str) -> Check:
-    """A share that must not be above `wanted`; its interval decides."""
+    """A share that must not be above `wanted`: it is missed if its whole interval is above."""
     verdict: Verdict = "keep" if high <= wanted else "reject" if low > wanted else "undecided"
     if verdict == "undecided" and found <= wanted:
-        verdict = "keep"  # the target names the value itself, not its interval
+        verdict = "keep"  # the target names the value itself
     words = f"{found:{form}} [{low:{form}}, {high:{form}}]"
     return Check(name=name, wanted=f"at most {wanted:{form}}", found=words, verdict=verdict)
