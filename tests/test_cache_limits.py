@@ -33,7 +33,7 @@ def served(
                     "tenant": "t",
                     "limits": {**LITTLE, "at_limit": "quote"},
                 },
-                {"key": KEYS["rich"], "tenant": "t", "limits": {"usd_per_day": "10"}},
+                {"key": KEYS["rich"], "tenant": "t", "limits": {"usd_per_day": "10", "rpm": 100}},
             ],
             "models": {
                 **{
@@ -47,6 +47,7 @@ def served(
                     for n in range(4)  # each fails too seldom to be taken out of use
                 },
                 "dear": {"base_url": dear.url, "price": DEAR, "retries": 0},
+                "kept": {"base_url": dear.url, "price": FREE, "cache": {"exact": "1h"}},
             },
             "routes": {f"both-{n}": [f"slow-{n}", "dear"] for n in range(4)},
             "embedding": "none",
@@ -57,6 +58,20 @@ def served(
         }
         with serving(folder, settings=settings) as server:
             yield server, slow
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_kept_answer_names_what_is_left_to_the_one_who_gets_it(
+    served: tuple[Serving, MockServer], *, stream: bool
+) -> None:
+    server, _ = served
+    question = {"role": "user", "content": f"What is left to me? {stream}"}
+    asked = {"model": "kept", "messages": [question], "stream": stream}
+    headers = {"Authorization": f"Bearer {KEYS['rich']}"}
+    found = [server.post("/v1/chat/completions", asked, headers=headers).headers for _ in range(2)]
+    assert [each["x-slipway-cache"] for each in found] == ["miss", "hit"]
+    left = [int(each["x-ratelimit-remaining-requests"]) for each in found]
+    assert left[1] == left[0] - 1
 
 
 @pytest.mark.parametrize(

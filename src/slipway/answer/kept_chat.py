@@ -44,10 +44,14 @@ class ChatFlight(Flight[Piece]):
         self.whole: bytes | None = None
         self.is_booked = False
 
-    def facts(self, cache: CacheFacts) -> Facts:
-        """Return what the head of a reply says once the answer has begun."""
+    def facts(self, cache: CacheFacts, tally: Tally) -> Facts:
+        """Return what the head of a reply says once the answer has begun; `tally` is that of the one
+        who gets it.
+        """
         assert self.answering is not None  # noqa: S101 - it has begun
-        facts = self.tally.facts(self.answering.attempts.count, self.answering.rate_limits())
+        own_limits = tally.own_limits
+        limits = () if own_limits else self.answering.rate_limits()
+        facts = self.tally.facts(self.answering.attempts.count, limits, own_limits)
         cost_usd = "0" if cache.state == "flight" else facts.cost_usd
         return msgspec.structs.replace(facts, cache=cache, cost_usd=cost_usd)
 
@@ -156,6 +160,7 @@ async def send_kept(
         model=entry.model or "",
         attempts=0,
         cost_usd="0",
+        own_limits=tally.own_limits,
         cache=cache,
     )
     if not question.call.stream:
@@ -391,7 +396,7 @@ async def take(
         if question.call.stream:
             if not parts:
                 parts.append(b"begun")
-                writer.begin(flight.facts(cache))
+                writer.begin(flight.facts(cache, tally))
             await writer.write(written(pieces, usage_wanted=question.call.usage_wanted))
         else:
             parts += [piece.raw for piece in pieces if piece.raw]
@@ -403,7 +408,7 @@ async def take(
     body = flight.whole
     if body is None:
         body = completion_from(b"".join(parts))
-    writer.whole(body, flight.facts(cache))
+    writer.whole(body, flight.facts(cache, tally))
 
 
 def written(pieces: list[Piece], *, usage_wanted: bool) -> bytes:

@@ -55,7 +55,7 @@ async def proxy(
             await answering.open()
             tally.note_writer(answering)
             whole = answering.whole
-            own_limits = tally.grant.rate_lines() if tally.grant is not None else b""
+            own_limits = tally.own_limits
             limits = () if own_limits else answering.rate_limits()
             if whole is None:
                 writer.begin(tally.facts(answering.attempts.count, limits, own_limits))

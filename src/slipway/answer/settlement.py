@@ -298,6 +298,11 @@ class Tally:
         self.dangling += other.dangling
 
     @property
+    def own_limits(self) -> bytes:
+        """The `x-ratelimit-*` lines of the asker; empty if no limit of them is set."""
+        return self.grant.rate_lines() if self.grant is not None else b""
+
+    @property
     def cost_usd(self) -> str | None:
         return ledger.in_usd(ledger.total_cost(self.spent))
 
