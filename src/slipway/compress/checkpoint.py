@@ -4,6 +4,7 @@ Tensors are read when they are asked for, so that a file larger than the memory 
 Shapes are numpy's: (rows, columns), and a row is what one output number is made from.
 """
 
+import mmap
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -122,11 +123,13 @@ def read_gguf(path: Path) -> Checkpoint:
         raise refused(f"{what}; fetch it again") from None
 
     def tensor(each: Any) -> Tensor:
-        return Tensor(
-            shape=tuple(int(n) for n in reversed(each.shape)),
-            kind=each.tensor_type.name.lower(),
-            load=lambda: np.asarray(dequantize(each.data, each.tensor_type), np.float32),
-        )
+        def load() -> Floats:
+            values = np.asarray(dequantize(each.data, each.tensor_type), np.float32)
+            _give_back(reader.data)
+            return values
+
+        kind = each.tensor_type.name.lower()
+        return Tensor(shape=tuple(int(n) for n in reversed(each.shape)), kind=kind, load=load)
 
     if "general.architecture" not in fields:
         raise refused(f"MODEL: {path} does not state `general.architecture`; fetch it again")
@@ -137,6 +140,13 @@ def read_gguf(path: Path) -> Checkpoint:
     architecture = known_architecture(str(fields["general.architecture"].value))
     tensors = {each.name: tensor(each) for each in reader.tensors}
     return checked(Checkpoint(architecture=architecture, fields=fields, tensors=tensors))
+
+
+def _give_back(mapped: Any) -> None:
+    """Give back the memory of a mapped file; what is looked at again is read again."""
+    pages = getattr(mapped, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def check_magic(path: Path) -> None:
