@@ -4,7 +4,7 @@ import json
 import random
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -565,24 +565,33 @@ def test_a_section_that_fails_costs_no_other_and_try_again_writes_it_alone(
     assert whole["usage"]["estimated"]
 
 
+def stopped(
+    server: Serving, when: Callable[[list[SentEvent]], bool]
+) -> tuple[str, list[SentEvent]]:
+    """Stop an answer of four sections; return its id and the events that came."""
+    received, is_stopped = list[SentEvent](), False
+    with plain_http.stream(
+        "POST",
+        f"{server.url}/v1/answers",
+        json={"question": FOUR, "stream": True},
+        timeout=PATIENCE_S,
+    ) as r:
+        answer_id = r.headers["x-slipway-answer-id"]
+        for event in events(r.iter_lines()):
+            received.append(event)
+            if not is_stopped and when(received):
+                server.post(f"/v1/answers/{answer_id}/cancel", {})
+                is_stopped = True
+    assert received[-1][2]["code"] == "cancelled"
+    return answer_id, received
+
+
 def test_a_stopped_answer_continues_with_the_missing_sections(docs: Path, tmp_path: Path) -> None:
     with (
         mocking(tpot_s=0.02, tokens=40) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
-        received: list[SentEvent] = []
-        with plain_http.stream(
-            "POST",
-            f"{server.url}/v1/answers",
-            json={"question": FOUR, "stream": True},
-            timeout=PATIENCE_S,
-        ) as r:
-            answer_id = r.headers["x-slipway-answer-id"]
-            for event in events(r.iter_lines()):
-                received.append(event)
-                if len(of(received, "delta")) == 5:
-                    server.post(f"/v1/answers/{answer_id}/cancel", {})
-        assert received[-1][2]["code"] == "cancelled"
+        answer_id, _ = stopped(server, lambda received: len(of(received, "delta")) == 5)
         _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
         assert server.get(f"/v1/answers/{answer_id}").json()["state"] == "done"
     assert [s["index"] for s in of(again, "section") if s["state"] == "done"] == [0, 1, 2, 3]
@@ -596,19 +605,9 @@ def test_sections_that_waited_when_a_shared_answer_was_stopped_are_not_lost(
         mocking(script=("slow-60@1",), tokens=40) as mock,
         serving(tmp_path, settings=settings(docs, mock.url, cache="1h")) as server,
     ):
-        received: list[SentEvent] = []
-        with plain_http.stream(
-            "POST",
-            f"{server.url}/v1/answers",
-            json={"question": FOUR, "stream": True},
-            timeout=PATIENCE_S,
-        ) as r:
-            answer_id = r.headers["x-slipway-answer-id"]
-            for event in events(r.iter_lines()):
-                received.append(event)
-                if event[1] == "progress" and event[2]["done"] == 3:
-                    server.post(f"/v1/answers/{answer_id}/cancel", {})
-        assert received[-1][2]["code"] == "cancelled"
+        answer_id, received = stopped(
+            server, lambda received: [p["done"] for p in of(received, "progress")][-1:] == [3]
+        )
         assert not of(received, "delta")
         _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
         whole = server.get(f"/v1/answers/{answer_id}").json()
