@@ -261,6 +261,11 @@ class Admission(KnownKeys):
         """Return whether the asker's key or tenant has limits."""
         return not asker.everything and self.limits_owner(asker.owner, asker.tenant)
 
+    @property
+    def has_limits(self) -> bool:
+        """Return whether any key, tenant or app has limits."""
+        return bool(self._limited)
+
     def limits_owner(self, owner: str, tenant: str) -> bool:
         """Return whether a key or its tenant has limits."""
         return ("key", owner) in self._limited or ("tenant", tenant) in self._limited

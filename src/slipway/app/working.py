@@ -217,22 +217,26 @@ class FollowerAssembly(WorkerAssembly):
 
     async def tell_spent(self) -> None:
         """Tell the first worker what keys have spent here that it answers now."""
+        untold = list[LedgerRow]()
         while True:
             await asyncio.sleep(TELL_S)
-            rows, self.latest = self.latest, deque[LedgerRow]()
-            limits, old = self.current.pipeline.admission.limits_owner, time.time() - KNOWN_S
-            known = [row for row in rows if limits(row.owner, row.tenant)]
-            if known:
-                body = [[row.owner, row.tenant, row.cost, row.at] for row in known]
+            admission, old = self.current.pipeline.admission, time.time() - KNOWN_S
+            if admission.has_limits:
+                rows, self.latest = self.latest, deque[LedgerRow]()
+                for row in rows:
+                    is_known = admission.limits_owner(row.owner, row.tenant)
+                    (untold if is_known else self.latest).append(row)
+            while self.latest and self.latest[0].at <= old:
+                self.latest.popleft()
+            if untold:
+                body = [[row.owner, row.tenant, row.cost, row.at] for row in untold]
                 try:
                     if self.crew.channel is None:
                         raise ChannelError("it is closed")  # noqa: TRY301
                     await self.crew.channel.call("first", "spent", body)
+                    untold = []
                 except ChannelError as error:
                     log.warning("the first worker does not know what was spent yet: %s", error)
-                    self.latest.extendleft(reversed(known))
-            kept = (row for row in rows if row.at > old and not limits(row.owner, row.tenant))
-            self.latest.extendleft(kept)
 
     @property
     def verbs(self) -> dict[str, Verb]:
